@@ -1,0 +1,55 @@
+# `make demo` and `make test` need nothing but python3 (3.11 or newer) and make: the first call of either
+# sets everything up through tools/setup.sh, later calls find .venv/.ready and go straight to work.
+
+VENV  := .venv
+READY := $(VENV)/.ready
+BIN   := $(VENV)/bin
+
+DEMO  := runs/demo
+GATES := dense topk self routing_free
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint lock clean
+
+help:
+	@echo "make demo       train and evaluate $(GATES) on a small set, and compare them"
+	@echo "make test       the tests"
+	@echo "make test-slow  the long ones"
+	@echo "make lint       ruff, its formatter and mypy"
+	@echo "make lock       pin the newest versions that pyproject.toml allows in requirements.lock"
+	@echo "make clean      remove $(VENV), caches and builds, but no runs"
+
+# The check that a set-up is complete ends tools/setup.sh, so this file appears only after it.
+$(READY): requirements.lock pyproject.toml
+	@tools/setup.sh $(VENV)
+	@touch $@
+
+# One recipe line a command, so that make prints what a user could type and stops at the first failure.
+define demo_commands
+	$(BIN)/vmoe train configs/demo.yaml moe.gate=$(1) output=$(DEMO)/$(1)
+	$(BIN)/vmoe eval $(DEMO)/$(1)/checkpoints/last.pt
+
+endef
+
+demo: $(READY)
+	rm -rf $(DEMO)
+	$(foreach gate,$(GATES),$(call demo_commands,$(gate)))
+	$(BIN)/vmoe compare $(addprefix $(DEMO)/,$(GATES))
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+lock: $(READY)
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-annotate --no-header pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
