@@ -22,7 +22,7 @@ fail() {
 
 # --- 1 the interpreter and what FFCV is compiled with -----------------------------------------------------
 
-new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
 find_python() {
     local name
@@ -32,7 +32,8 @@ find_python() {
             return
         fi
     done
-    fail "vmoe needs Python 3.11 or newer; ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true)." \
+    name=${PYTHON:-python3}
+    fail "vmoe needs Python 3.11 or newer; $name is $({ "$name" --version || echo missing; } 2>/dev/null)." \
         "Install one and name it, for example: make test PYTHON=python3.12"
 }
 
