@@ -111,7 +111,7 @@ uv() { "$venv/bin/uv" --quiet pip install --python "$venv/bin/python" "$@"; }
 say "installing the packages of requirements.lock; the first time this downloads PyTorch, which takes minutes"
 if ! pip install --quiet "uv==$uv_version" || ! uv -r requirements.lock; then
     say "uv could not do it; trying again with pip, which is slower"
-    pip install --quiet -r requirements.lock
+    pip install --quiet --use-pep517 -r requirements.lock
 fi
 
 # --- 4 vmoe itself, and a check ----------------------------------------------------------------------------
