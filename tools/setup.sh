@@ -6,6 +6,10 @@
 # interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if command -v flock >/dev/null; then # a second call waits for the first
+    exec 9<tools/setup.sh
+    flock 9
+fi
 
 venv=${1:-.venv}
 uv_version=0.13.9

@@ -52,7 +52,8 @@ def result(gate: str = "topk", loads: list[list[float]] | None = None, **changes
         loads = [[0.5, 0.25, 0.25, 0.0]] if loads is None else loads
         layers = [layer(f"blocks.{2 * i + 1}.mlp", load) for i, load in enumerate(loads)]
         numbers = [key for key, value in layers[0].items() if isinstance(value, float)]
-        routing = {"mean": {key: sum(one[key] for one in layers) / len(layers) for key in numbers}, "layers": layers}
+        mean = {key: sum(one[key] for one in layers) / len(layers) for key in numbers}
+        routing = {"mean": mean, "layers": layers}
     return {**RUN, "gate": gate, "routing": routing, **changes}
 
 

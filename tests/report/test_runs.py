@@ -85,7 +85,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(key, value, message):
 def test_a_wrong_value_in_a_layer_is_named_with_its_place():
     content = result(loads=[[0.5, 0.5], [0.5, 0.5]])
     content["routing"]["layers"][1]["load"] = [0.5, float("nan")]
-    with pytest.raises(ValueError, match=re.escape("routing: layers[1]: load is [0.5, nan]; allowed: a list of fin")):
+    with pytest.raises(ValueError, match=re.escape("routing: layers[1]: load is [0.5, nan]; allowed: a list")):
         parse_result(content, "x")
     content["routing"]["layers"][1]["load"] = [1.0]
     with pytest.raises(ValueError, match="experts_per_token has 3 counts; allowed: one more than load's 1 experts"):

@@ -36,20 +36,19 @@ class Table:
 
     def text(self) -> str:
         """For the terminal: aligned, numbers to the right, long headers on several lines."""
-        blocks = []
+        widths, headers = [], []
         for column in self.columns:
             width = max(map(_width, column.cells), default=0)
             header = textwrap.wrap(column.header, max(width, 8), break_long_words=False, break_on_hyphens=False)
-            blocks.append((column, header, max([width, *map(_width, header)])))
-        height = max(len(header) for _, header, _ in blocks)
-        lines = []
-        for i in range(height):  # headers end on the same line
-            parts = [(header[i - height + len(header)] if i >= height - len(header) else "") for _, header, _ in blocks]
-            lines.append(_line(parts, blocks))
-        lines.append("  ".join("─" * width for _, _, width in blocks))
-        lines += [_line(cells, blocks) for cells in self._rows()]
+            headers.append(header)
+            widths.append(max([width, *map(_width, header)]))
+        height = max(map(len, headers))
+        headers = [[""] * (height - len(header)) + header for header in headers]  # they end on the same line
+        lines = [self._line(parts, widths) for parts in zip(*headers, strict=True)]
+        lines.append("  ".join("─" * width for width in widths))
+        lines += [self._line(cells, widths) for cells in self._rows()]
         if self.note:
-            lines += ["", *textwrap.wrap(self.note, max(60, _width(lines[height])))]
+            lines += ["", *textwrap.wrap(self.note, max(60, len(lines[height])))]
         return "\n".join(lines) + "\n"
 
     def markdown(self) -> str:
@@ -69,6 +68,13 @@ class Table:
         writer.writerow(values)
         writer.writerows(zip(*values.values(), strict=True))
         return stream.getvalue()
+
+    def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
+        parts = []
+        for column, cell, width in zip(self.columns, cells, widths, strict=True):
+            padding = " " * (width - _width(cell))
+            parts.append(padding + cell if column.numeric else cell + padding)
+        return "  ".join(parts).rstrip()
 
     def _rows(self) -> list[tuple[str, ...]]:
         return list(zip(*(column.cells for column in self.columns), strict=True))
@@ -91,6 +97,7 @@ def comparison(runs: Iterable[Run]) -> Table:
         MISSING if value == MISSING else f"{value} (≥ {least})"
         for value, least in zip(_fixed(entropy, 3), _fixed(entropy_min, 2), strict=True)
     )
+    entropy_values: dict[str, tuple[object, ...]] = {"entropy": tuple(entropy), "entropy_min": tuple(entropy_min)}
     flops, train_flops = [run.flops_per_image for run in runs], [run.train_flops for run in runs]
     params, active = [run.params for run in runs], [run.active_params for run in runs]
     digits = 3 if min([*params, *active]) < 1e5 else 2
@@ -104,7 +111,7 @@ def comparison(runs: Iterable[Run]) -> Table:
             _number("active params (M)", "active_params", active, scale=1e6, digits=digits),
             _scaled("{}FLOPs/image", "flops_per_image", flops, "MGT"),
             _scaled("training {}FLOPs", "train_flops", train_flops, "GTPE"),
-            Column("routing entropy", entropy_cells, {"entropy": tuple(entropy), "entropy_min": tuple(entropy_min)}),
+            Column("routing entropy", entropy_cells, entropy_values),
             _number("largest load %", "load_max", figures("load_max"), scale=0.01, digits=1),
             _number("load CV", "load_cv", figures("load_cv")),
             _number("dead experts %", "dead", figures("dead"), scale=0.01, digits=1),
@@ -133,14 +140,6 @@ def _scaled(header: str, key: str, values: Sequence[float | None], prefixes: str
 
 def _fixed(values: Sequence[float | None], digits: int) -> tuple[str, ...]:
     return tuple(MISSING if v is None or math.isnan(v) else f"{v:.{digits}f}" for v in values)
-
-
-def _line(cells: Sequence[str], blocks: Sequence[tuple[Column, list[str], int]]) -> str:
-    parts = []
-    for cell, (column, _, width) in zip(cells, blocks, strict=True):
-        padding = " " * (width - _width(cell))
-        parts.append(padding + cell if column.numeric else cell + padding)
-    return "  ".join(parts).rstrip()
 
 
 def _width(text: str) -> int:
