@@ -1,4 +1,4 @@
-"""Results made up for the tests of `vmoe.report`: the shape of a `result.json`, with figures computed from loads."""
+"""Made-up results for the tests of `vmoe.report`: the shape of a `result.json`, figures computed from loads."""
 
 from __future__ import annotations
 

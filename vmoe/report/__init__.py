@@ -1,4 +1,4 @@
-"""Reads run folders; writes tables, and plots (`vmoe.report.plots`, which alone needs matplotlib). Needs no torch."""
+"""Reads run folders; writes tables and, by `vmoe.report.plots`, which needs matplotlib, plots. No torch."""
 
 from vmoe.report.runs import Figures, Layer, Routing, Run, parse_result, read_run
 from vmoe.report.table import Table, comparison

@@ -1,8 +1,8 @@
 """Run folders: what `result.json` says, checked and as immutable values.
 
-A run folder holds ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` and, once the model has
-been evaluated, ``result.json``. The keys of `result.json` are those of `Run`, `Routing`, `Layer` and `Figures` below
-plus ``format``; further keys are ignored.
+A run folder holds ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` and, once the model
+has been evaluated, ``result.json``. The keys of `result.json` are those of `Run`, `Routing`, `Layer` and `Figures`
+below (a layer holds its figures beside its other keys) plus ``format``; further keys are ignored.
 """
 
 from __future__ import annotations
@@ -140,11 +140,10 @@ def _layer(reader: _Reader) -> Layer:
         load=tuple(reader.numbers("load")),
         experts_per_token=tuple(int(count) for count in reader.numbers("experts_per_token")),
     )
-    bins, allowed = len(layer.experts_per_token), len(layer.load) + 1
-    if not layer.load or bins != allowed:
-        raise ValueError(
-            f"{reader.where}: experts_per_token has {bins} counts; allowed: one more than load's {allowed - 1} experts"
-        )
+    bins, experts = len(layer.experts_per_token), len(layer.load)
+    if experts == 0 or bins != experts + 1:
+        allowed = f"one more than load's {experts} experts"
+        raise ValueError(f"{reader.where}: experts_per_token has {bins} counts; allowed: {allowed}")
     return layer
 
 
