@@ -14,8 +14,8 @@ from vmoe.report.runs import Run
 
 MISSING = "–"
 NOTE = (
-    "FLOPs: 2 per multiply-add. Routing columns: means over the MoE layers. Entropy: of the load, 1 = perfectly even, "
-    "≥ the least possible at this density. Density: active token-expert pairs over all pairs."
+    "FLOPs: 2 per multiply-add. Routing columns: means over the MoE layers. Entropy: of the load, "
+    "1 = perfectly even, ≥ the least possible at this density. Density: active token-expert pairs over all pairs."
 )
 
 
