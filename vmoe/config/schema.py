@@ -28,13 +28,16 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The timm host. Its image size and number of classes come from `data`."""
+    """The timm host. Its image size and number of classes come from `data`.
+
+    kwargs: further arguments of `timm.create_model`, such as embed_dim or depth.
+    """
 
     name: str
     pretrained: bool = False
     drop_path_rate: Probability = 0.0
     grad_checkpointing: bool = False
-    kwargs: dict[str, Any] = Field({}, description="further arguments of timm.create_model, such as embed_dim")
+    kwargs: dict[str, Any] = {}
 
 
 class DataConfig(Section):
@@ -69,9 +72,7 @@ class DataConfig(Section):
     def _possible(self) -> Self:
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise ValueError(
-                f"crop_scale is {list(self.crop_scale)}; allowed: [low, high] with 0 < low <= high <= 1"
-            )
+            raise ValueError(f"crop_scale is {list(self.crop_scale)}; allowed: [low, high] with 0 < low <= high <= 1")
         low, high = self.crop_ratio
         if not 0 < low <= high:
             raise ValueError(f"crop_ratio is {list(self.crop_ratio)}; allowed: [low, high] with 0 < low <= high")
@@ -91,7 +92,10 @@ class AugmentConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """timm's optimizer of that name. `lr` is the peak rate itself, not scaled by the batch size."""
+    """timm's optimizer of that name. lr: the peak rate itself, not scaled by the batch size.
+
+    clip_grad: the largest gradient norm; null turns clipping off.
+    """
 
     kind: str = "adamw"
     lr: Positive = 1e-3
@@ -99,7 +103,7 @@ class OptimizerConfig(Section):
     betas: tuple[Probability, Probability] = (0.9, 0.999)
     eps: Positive = 1e-8
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    clip_grad: Positive | None = Field(None, description="largest gradient norm; null turns clipping off")
+    clip_grad: Positive | None = None
 
 
 class ScheduleConfig(Section):

@@ -9,7 +9,7 @@ from YAML.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 # How pydantic reads these classes in `vmoe.config`; a plain value, so that the core needs torch alone.
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
@@ -21,6 +21,14 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
         raise ValueError(f"{key} is {value!r}; allowed: {allowed}")
 
 
+class ByKind:
+    """Tells pydantic to choose among dataclasses by their `kind`, in the plain dictionaries its schemas are."""
+
+    def __get_pydantic_core_schema__(self, union: Any, handler: Any) -> dict[str, Any]:
+        choices = {choice.kind: handler.generate_schema(choice) for choice in get_args(union)}
+        return {"type": "tagged-union", "discriminator": "kind", "choices": choices}
+
+
 # --- gates -----------------------------------------------------------------------------------------------
 
 
@@ -30,6 +38,10 @@ class Dense:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     kind: Literal["dense"] = "dense"
+
+    def active_experts(self, num_experts: int) -> float:
+        """Experts a token is meant to use: there are none."""
+        return 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +152,7 @@ class RoutingFree:
         return self.target_density * num_experts
 
 
-GateSpec = Dense | TopK | SelfRouting | Random | RoutingFree
+GateSpec = Annotated[Dense | TopK | SelfRouting | Random | RoutingFree, ByKind()]
 
 # --- experts ---------------------------------------------------------------------------------------------
 
@@ -196,7 +208,7 @@ class LowRankGlu:
                 "rank", self.rank, "1 or more, or match")  # fmt: skip
 
 
-ExpertSpec = Mlp | Glu | LowRankGlu
+ExpertSpec = Annotated[Mlp | Glu | LowRankGlu, ByKind()]
 
 
 def _require_hidden(hidden: int | str) -> None:
@@ -236,7 +248,12 @@ class MoESpec:
             object.__setattr__(self, "experts", LowRankGlu() if isinstance(self.gate, RoutingFree) else Mlp())
         if isinstance(self.gate, RoutingFree):
             low_rank = isinstance(self.experts, LowRankGlu)
-            require(low_rank, "experts", self.experts, "kind lowrank_glu, whose features routing_free scores by")
+            require(
+                low_rank,
+                "experts.kind",
+                self.experts and self.experts.kind,
+                " lowrank_glu, whose features routing_free scores by",
+            )
         if self.init == "upcycle":
             upcycled = isinstance(self.experts, Mlp) and self.experts.hidden == "host"
             require(upcycled, "init", self.init, "fresh; upcycle needs experts {kind: mlp, hidden: host}")

@@ -1,0 +1,63 @@
+"""What users call from Python: models by name, models from checkpoints, MoE layers in a model of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from .backbones import timm as backbone
+from .config import parse_moe
+from .moe import MoESpec
+from .train.checkpoint import counting_weights, read_checkpoint
+
+MoE = str | dict[str, Any] | MoESpec
+"""A gate's name (``"self"``), a mapping as in a config's `moe` section, or a `MoESpec`."""
+
+
+def create_model(name: str, moe: MoE = "topk", **kwargs: Any) -> nn.Module:
+    """A timm model with MoE layers in it::
+
+        vmoe.create_model("deit_small_patch16_224", moe="routing_free", num_classes=10)
+        vmoe.create_model("vit_base_patch16_224", moe={"gate": {"kind": "topk", "k": 1}, "layers": "last2"})
+
+    kwargs go to `timm.create_model`. The model returns what timm's returns; `vmoe.record` gives its routing.
+
+    Raises `ValueError`: a name timm does not know, an impossible spec, or a model that cannot take MoE layers.
+    """
+    return backbone.create_model(name, parse_moe(moe), **kwargs)
+
+
+def add_moe(model: nn.Module, moe: MoE = "topk") -> nn.Module:
+    """Put MoE layers into a timm model, in place, and return it; see `create_model`.
+
+    For a trained model, ``moe={"gate": …, "experts": {"kind": "mlp", "hidden": "host"}, "init": "upcycle"}``
+    starts every expert as the MLP it replaces.
+    """
+    return backbone.add_moe(model, parse_moe(moe))
+
+
+def load(path: str | Path, weights: Literal["evaluated", "raw", "ema"] = "evaluated") -> nn.Module:
+    """The model of a checkpoint, which says itself what it is; on the CPU, in evaluation mode.
+
+    weights: ``evaluated``, those its run evaluated; or the raw ones, or their moving average.
+
+    Raises `FileNotFoundError`, or `ValueError`: damaged, no checkpoint of vmoe, weights that do not fit the model it
+    describes, or no moving average where one is asked for.
+    """
+    checkpoint = read_checkpoint(path)
+    chosen = {
+        "evaluated": counting_weights(checkpoint),
+        "raw": checkpoint["weights"],
+        "ema": checkpoint["ema"],
+    }[weights]
+    if chosen is None:
+        raise ValueError(f"{path}: holds no moving average of the weights; allowed: raw, evaluated")
+    described = checkpoint["model"]
+    model = backbone.create_model(described["name"], parse_moe(described["moe"]), **described["kwargs"])
+    try:
+        model.load_state_dict(chosen)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its weights do not fit the model it describes: {error}") from None
+    return model.eval()

@@ -1,0 +1,1 @@
+"""Adapters that put MoE layers into host models, one file a library."""

@@ -1,0 +1,156 @@
+"""timm hosts: put MoE layers in place of their MLPs.
+
+Any model works whose numbered blocks hold a `timm.layers.Mlp` as ``mlp`` over channels-last tokens: the
+VisionTransformer family (vit, deit, deit3, augreg, dino, clip, siglip …), beit, cait, xcit, swin, hiera, twins,
+volo and others. Refused, with the reason: hosts whose blocks hold a gated MLP (SwiGLU, GluMlp: eva02, vit_*_swiglu),
+a convolutional or fused one (parallel-scaling blocks, Mlp with use_conv or an inner norm), or none at all (resnet).
+
+The MoE layer takes the MLP's own name (`blocks.N.mlp`), so parameter groups, layer decay, gradient checkpointing
+and feature extraction go on as before. Its output is a tensor, as the block expects; `vmoe.record` gets the routing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from functools import partial
+from typing import Any, NamedTuple
+
+import timm
+from timm.layers import Mlp as TimmMlp
+from timm.layers import get_act_layer
+from torch import nn
+
+from vmoe.moe import Dense, HostMlp, MlpExperts, MoE, MoESpec, build_moe, moe_layers
+
+FRESH_STD = 0.02  # of expert weights when the host's are on the meta device and have none to measure
+NUMBERED_MLP = re.compile(r"(?:^|\.)\d+\.mlp$")
+
+
+class HostBlock(NamedTuple):
+    """A block's MLP, by its qualified name, and the block that holds it as ``mlp``."""
+
+    name: str
+    block: nn.Module
+    mlp: TimmMlp
+
+
+def create_model(name: str, moe: MoESpec, **kwargs: Any) -> nn.Module:
+    """`timm.create_model(name, **kwargs)` with MoE layers put in.
+
+    Raises `ValueError`: timm does not know the name or refuses an argument, or `add_moe` refuses the model.
+    """
+    if not timm.is_model(name.split(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(f"model.name is {name!r}, which timm {timm.__version__} does not know; near: {near}")
+    try:
+        model = timm.create_model(name, **kwargs)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"timm cannot create {name!r} with model.kwargs {kwargs}: {error}") from error
+    return add_moe(model, moe)
+
+
+def add_moe(model: nn.Module, spec: MoESpec) -> nn.Module:
+    """Replace the MLPs of the chosen blocks by MoE layers, in place, and return the model.
+
+    Convert after timm has initialised or loaded the host, and before building an optimizer or an EMA. With
+    ``init: upcycle`` every expert starts as the block's MLP. A `Dense` gate leaves the model as it is.
+
+    Raises `ValueError`, before anything is changed: no suitable block, a block chosen that is not there, MoE
+    layers already in, or a spec that does not fit the width.
+    """
+    if isinstance(spec.gate, Dense):
+        return model
+    if any(moe_layers(model)):
+        raise ValueError("the model has MoE layers already; give add_moe the dense model")
+    blocks = host_blocks(model)
+    layers = [(blocks[i], build_layer(spec, blocks[i])) for i in choose_blocks(spec.layers, len(blocks))]
+    for (_, block, _), layer in layers:
+        block.mlp = layer
+    exempt_from_decay(model)
+    return model
+
+
+def host_blocks(model: nn.Module) -> list[HostBlock]:
+    """The blocks whose MLP can be replaced, in order. Raises `ValueError` with the reason if there are none."""
+    named = {name: module for name, module in model.named_modules() if NUMBERED_MLP.search(name)}
+    reasons = {reason for mlp in named.values() if (reason := why_not(mlp))}
+    if reasons or not named:
+        kind = type(model).__name__
+        reason = "; ".join(sorted(reasons)) or "it has no numbered blocks with an `mlp`"
+        raise ValueError(f"{kind} cannot take MoE layers: {reason}. Allowed: timm models whose blocks hold a plain Mlp")
+    return [HostBlock(name, model.get_submodule(name.rpartition(".")[0]), mlp) for name, mlp in named.items()]
+
+
+def why_not(mlp: TimmMlp) -> str | None:
+    """Why this MLP cannot be replaced, or None."""
+    if type(mlp) is not TimmMlp:
+        return f"its blocks' mlp is a {type(mlp).__name__}, not a timm.layers.Mlp"
+    if not isinstance(mlp.fc1, nn.Linear):
+        return "its blocks' Mlp is convolutional (use_conv)"
+    if not isinstance(mlp.norm, nn.Identity):
+        return "its blocks' Mlp has a norm between its layers"
+    if mlp.fc1.in_features != mlp.fc2.out_features:
+        return f"its blocks' Mlp changes the width from {mlp.fc1.in_features} to {mlp.fc2.out_features}"
+    if (mlp.fc1.bias is None) != (mlp.fc2.bias is None):
+        return "its blocks' Mlp has a bias in one layer only"
+    return None
+
+
+def choose_blocks(layers: str | tuple[int, ...], count: int) -> list[int]:
+    """The block numbers that `MoESpec.layers` stands for, ascending."""
+    allowed = f"all, everyN, lastN with N from 1 to {count}, or block numbers from 0 to {count - 1}"
+    if isinstance(layers, str):
+        match = re.fullmatch(r"all|(every|last)([1-9]\d*)", layers)
+        number = int(match[2]) if match and match[2] else 1
+        if match is None or number > count:
+            raise ValueError(f"moe.layers is {layers!r}; allowed: {allowed}")
+        if match[1] == "last":
+            return list(range(count - number, count))
+        return list(range(number - 1, count, number))
+    if not layers or len(set(layers)) < len(layers) or not all(0 <= i < count for i in layers):
+        raise ValueError(f"moe.layers is {list(layers)}; allowed: {allowed}, each once")
+    return sorted(layers)
+
+
+def build_layer(spec: MoESpec, host: HostBlock) -> MoE:
+    """The MoE layer for one block, on its device, in its type and training mode."""
+    mlp = host.mlp
+    weight = mlp.fc1.weight
+    on_meta = weight.device.type == "meta"
+    name = spec.experts.activation if spec.experts else None
+    activation = get_act_layer(name)() if name else mlp.act
+    described = HostMlp(
+        dim=mlp.fc1.in_features,
+        hidden=mlp.fc1.out_features,
+        activation=activation,
+        bias=mlp.fc1.bias is not None,
+        std_in=FRESH_STD if on_meta else float(weight.detach().float().std()),
+        std_out=FRESH_STD if on_meta else float(mlp.fc2.weight.detach().float().std()),
+        dropout_hidden=mlp.drop1.p,
+        dropout_out=mlp.drop2.p,
+    )
+    with weight.device:
+        layer = build_moe(spec, described).to(weight.dtype).train(mlp.training)
+    if spec.init == "upcycle":
+        assert isinstance(layer.experts, MlpExperts), "MoESpec allows no other experts with upcycle"
+        layer.experts.fc1.copy_from(mlp.fc1)
+        layer.experts.fc2.copy_from(mlp.fc2)
+    return layer
+
+
+def exempt_from_decay(model: nn.Module) -> None:
+    """Add expert biases, gate scales and gate biases to the model's `no_weight_decay()`.
+
+    timm exempts one-dimensional parameters by their shape; stacked biases have two dimensions.
+    """
+    names = {
+        f"{layer}.{name}"
+        for layer, module in moe_layers(model)
+        for name, _ in module.named_parameters()
+        if name.endswith("bias") or name == "gate.scale"
+    }
+    host: Any = model
+    own = host.no_weight_decay() if hasattr(host, "no_weight_decay") else ()
+    # An instance attribute of plain data: deepcopy, EMA and pickling carry it along.
+    host.no_weight_decay = partial(set, frozenset(own) | frozenset(names))

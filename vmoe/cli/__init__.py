@@ -1,0 +1,61 @@
+"""The command line: `vmoe train | eval | write | verify | compare`. One file a command; each imports what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+USAGE_ERROR = 2
+USERS_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)  # TimeoutError is an OSError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, or 2 with one clear line on standard error."""
+    options = build_parser().parse_args(arguments)
+    try:
+        import_module(f"{__name__}.{options.command}").run(options)
+    except USERS_ERRORS as error:
+        if options.traceback:
+            raise
+        print(f"vmoe {options.command}: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(prog="vmoe", description="Mixture-of-Experts vision transformers.")
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a model: a config in, a run folder out")
+    train.add_argument("config", nargs="?", help="YAML file; see configs/")
+    train.add_argument("overrides", nargs="*", metavar="a.b=value", help="config keys to set, such as moe.gate=self")
+    train.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same as the first argument")
+    train.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
+    train.add_argument("--dry-run", action="store_true", help="build everything, print what it costs and stop")
+
+    evaluate = commands.add_parser("eval", help="evaluate a checkpoint; writes a result.json")
+    evaluate.add_argument("checkpoint", help="RUN/checkpoints/last.pt or best.pt")
+    evaluate.add_argument("overrides", nargs="*", metavar="a.b=value", help="keys of its config to change")
+    evaluate.add_argument("--data", help=".beton file or image folder to evaluate on; default: the run's own")
+    evaluate.add_argument("--output", help="folder for result.json; default: RUN/eval/CHECKPOINT-DATA")
+
+    write = commands.add_parser("write", help="write an image folder as a .beton file for FFCV")
+    write.add_argument("source", help="folder with one folder of images a class, or 'digits' for the embedded set")
+    write.add_argument("target", help="the .beton file; for digits, a folder for train.beton and val.beton")
+    write.add_argument("--max-resolution", type=int, default=500, metavar="PIXELS", help="shrink longer sides (500)")
+    write.add_argument("--quality", type=int, default=90, help="JPEG quality (90)")
+    write.add_argument("--mode", choices=("jpg", "raw", "proportion"), default="jpg", help="how images are stored")
+    write.add_argument("--workers", type=int, help="processes; default: one a core")
+    write.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+    verify = commands.add_parser("verify", help="check a .beton file against its digest")
+    verify.add_argument("file", help="the .beton file; its .beton.json stands beside it")
+
+    compare = commands.add_parser("compare", help="one table of several runs")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders of vmoe eval")
+    compare.add_argument("--format", choices=("text", "markdown", "csv"), default="text")
+    return parser

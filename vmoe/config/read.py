@@ -1,0 +1,160 @@
+"""Read a run's config: YAML, its bases, overrides, then the schema. Nothing is guessed and nothing is ignored."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from vmoe.moe.spec import MoESpec
+
+from .errors import ConfigError, config_error
+from .schema import RunConfig
+
+Mapping = dict[str, Any]
+T = TypeVar("T")
+
+LARGEST_FILE = 2**20  # bytes
+# Keys under which the kind's name alone may stand for {kind: name}, so that `moe.gate=self` is a whole swap.
+NAMED_BY_KIND = (("moe", "gate"), ("moe", "experts"))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config of a file, with its bases below it and ``a.b=value`` overrides on top.
+
+    Raises `ConfigError` for anything that cannot run as it stands: a missing or unreadable file, YAML that does
+    not parse, a base that includes itself, an unknown key, a wrong type, an impossible value or combination.
+    """
+    return override_config(_read_with_bases(Path(path), ()), overrides, str(path))
+
+
+def override_config(stored: Mapping, overrides: Sequence[str], source: str) -> RunConfig:
+    """A config that was dumped to plain values, with overrides on top. Raises `ConfigError` as `load_config` does."""
+    data = stored
+    for override in overrides:
+        data = merge(data, _parse_override(override))
+    return validate(RunConfig, data, source)
+
+
+def parse_moe(moe: str | Mapping | MoESpec) -> MoESpec:
+    """A spec from what users write in Python: a gate's name, a mapping as in YAML, or a spec itself."""
+    if isinstance(moe, MoESpec):
+        return moe
+    data = {"gate": moe} if isinstance(moe, str) else dict(moe)
+    return validate(MoESpec, _expand_kinds({"moe": data})["moe"], "moe")
+
+
+def validate(schema: type[T], data: Any, source: str) -> T:
+    """`data`, as it would stand in YAML or JSON, as an instance of the schema."""
+    try:
+        return TypeAdapter(schema).validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise config_error(error, data, source, schema) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved config as YAML; reading it back gives the same config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def merge(below: Mapping, above: Mapping) -> Mapping:
+    """`above` over `below`, mapping by mapping; a mapping of another `kind` replaces, since its keys differ."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        mix = (
+            isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        )
+        merged[key] = merge(old, value) if mix else value  # type: ignore[arg-type]
+    return merged
+
+
+def _read_with_bases(path: Path, children: tuple[Path, ...]) -> Mapping:
+    resolved = path.resolve()
+    if resolved in children:
+        raise ConfigError(f"{path}: base leads back to itself: {' -> '.join(map(str, [*children, resolved]))}")
+    data = _read_yaml(path)
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base is {base!r}; allowed: the path of a YAML file, relative to this one")
+    return merge(_read_with_bases(path.parent / base, (*children, resolved)), data)
+
+
+def _read_yaml(path: Path) -> Mapping:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise ConfigError(f"{path}: {size} bytes; a config has at most {LARGEST_FILE}")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    data = _parse_yaml(text, str(path))
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds {type(data).__name__}; allowed: a mapping of keys")
+    return _expand_kinds(data)
+
+
+def _parse_override(override: str) -> Mapping:
+    key, equals, value = override.partition("=")
+    if not equals or not re.fullmatch(r"[a-z_][\w]*(\.[a-z_][\w]*)*", key):
+        raise ConfigError(f"override {override!r}: allowed: key=value or section.key=value")
+    nested = _parse_yaml(value, f"override {override!r}")
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return _expand_kinds(nested)
+
+
+def _expand_kinds(data: Mapping) -> Mapping:
+    """The config with every name that stands for a mapping written out."""
+    for section, key in NAMED_BY_KIND:
+        inner = data.get(section)
+        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+            data = {**data, section: {**inner, key: {"kind": inner[key]}}}
+            inner = data[section]
+    return data
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of plain values: numbers as in JSON, no dates, no aliases, no key twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"an alias in line {self.peek_event().start_mark.line + 1}; write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"key {key!r} in line {node.start_mark.line + 1} is no text")
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key} stands twice, near line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+# YAML 1.1 takes 1e-3 for text; everyone who writes it in a config means the number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), "-+.0123456789"
+)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{source}: not the YAML of a config: {error}") from None

@@ -1,0 +1,116 @@
+"""What a model costs: parameters, FLOPs and memory, measured on the model itself.
+
+FLOPs count 2 a multiply-add, of matrix products, convolutions and attention, by torch's own counter. A MoE layer's
+FLOPs depend on its routing, so the measured total is split into a fixed part and a part for each active pair;
+what a run spends then follows from the pairs it counted. Recomputation under activation checkpointing is not
+counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from vmoe.moe import moe_layers, record
+
+BACKWARD = 2  # a product's backward is two products of its size: by the input and by the weight
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One MoE layer: FLOPs and parameters of one active pair, its experts, and the tokens an image brings it."""
+
+    flops_per_pair: int
+    params_per_pair: int
+    num_experts: int
+    tokens_per_image: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """params: all of them. fixed_flops, fixed_train_flops: per image, forward, and forward with backward, without any
+    active pair. activation_bytes: per image, saved for the backward pass at the routing of the start.
+    """
+
+    params: int
+    fixed_flops: int
+    fixed_train_flops: int
+    activation_bytes: int
+    layers: Mapping[str, LayerCost]
+
+    def flops_per_image(self, density: Mapping[str, float]) -> float:
+        """Forward FLOPs of an image at the given density (share of active pairs) of each MoE layer."""
+        return self.fixed_flops + sum(
+            density[name] * layer.tokens_per_image * layer.num_experts * layer.flops_per_pair
+            for name, layer in self.layers.items()
+        )
+
+    def active_params(self, density: Mapping[str, float]) -> float:
+        """Parameters that a token uses in the mean at the given density of each MoE layer."""
+        return self.params - sum(
+            (1 - density[name]) * layer.num_experts * layer.params_per_pair for name, layer in self.layers.items()
+        )
+
+    def train_flops(self, images: int, pairs: Mapping[str, int]) -> int:
+        """FLOPs spent by training steps over so many images, with so many active pairs in each MoE layer."""
+        spent_on_pairs = sum(pairs[name] * layer.flops_per_pair for name, layer in self.layers.items())
+        return images * self.fixed_train_flops + (1 + BACKWARD) * spent_on_pairs
+
+
+def measure_cost(model: nn.Module, image_size: int) -> Cost:
+    """Measure one image's forward and backward on the model's device; no gradient or mode is left changed."""
+    device = next(model.parameters()).device
+    image = torch.zeros(1, 3, image_size, image_size, device=device)
+    was_training = model.training
+    model.eval()
+    saved = SavedBytes(model)
+    with record(model) as routings, FlopCounterMode(display=False) as forward, saved_tensors_hooks(saved.pack, _same):
+        loss = model(image).sum()
+    with FlopCounterMode(display=False) as backward:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        torch.autograd.grad(loss, trained, allow_unused=True)
+    model.train(was_training)
+    layers = {
+        name: LayerCost(
+            flops_per_pair=layer.experts.flops_per_pair,
+            params_per_pair=layer.experts.params_per_pair,
+            num_experts=layer.experts.num_experts,
+            tokens_per_image=routings[name].num_tokens,
+        )
+        for name, layer in moe_layers(model)
+    }
+    on_pairs = sum(int(routings[name].count_pairs()) * layer.flops_per_pair for name, layer in layers.items())
+    total = forward.get_total_flops()
+    return Cost(
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        fixed_flops=total - on_pairs,
+        fixed_train_flops=total + backward.get_total_flops() - (1 + BACKWARD) * on_pairs,
+        activation_bytes=saved.bytes,
+        layers=layers,
+    )
+
+
+class SavedBytes:
+    """Counts the bytes that autograd saves, each storage once, parameters aside."""
+
+    def __init__(self, model: nn.Module):
+        self.seen = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self.kept: list[Tensor] = []  # a freed storage's address could come again
+        self.bytes = 0
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.seen:
+            self.seen.add(storage.data_ptr())
+            self.kept.append(tensor)
+            self.bytes += storage.nbytes()
+        return tensor
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor

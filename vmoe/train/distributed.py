@@ -1,0 +1,70 @@
+"""Processes: who this one is, and the few collectives training needs. `torchrun` sets the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all (rank of world), among those on this machine (local), and its device."""
+
+    rank: int
+    world: int
+    local_rank: int
+    local_world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+
+@contextmanager
+def start_processes(device: str) -> Iterator[Processes]:
+    """Join the process group that torchrun describes, if any, and leave it at the end.
+
+    device: ``cpu``, ``cuda`` or ``auto``. nccl on GPUs, gloo on CPUs.
+    Raises `ValueError`: cuda is asked for and torch sees none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device is 'cuda', but torch sees no CUDA device; allowed here: cpu, auto")
+    on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    chosen = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
+    if on_cuda:
+        torch.cuda.set_device(chosen)
+    if "WORLD_SIZE" not in os.environ:
+        yield Processes(0, 1, 0, 1, chosen)
+        return
+    dist.init_process_group("nccl" if on_cuda else "gloo")
+    try:
+        local_world = int(os.environ["LOCAL_WORLD_SIZE"])
+        yield Processes(dist.get_rank(), dist.get_world_size(), local_rank, local_world, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, in place."""
+    if is_distributed():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if is_distributed():
+        dist.barrier()

@@ -1,0 +1,49 @@
+"""Optimizer and schedule of a run: timm's, called with the config's values."""
+
+from __future__ import annotations
+
+import torch
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+
+from vmoe.config import OptimizerConfig, ScheduleConfig
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """timm's optimizer, with its parameter groups: no decay for biases, norms and what the model exempts.
+
+    Raises `ValueError`: unknown kind, or Muon, which would take a stack of experts for one convolution.
+    """
+    allowed = [kind for kind in list_optimizers() if "muon" not in kind]
+    if config.kind not in allowed:
+        raise ValueError(
+            f"optimizer.kind is {config.kind!r}; allowed: timm's optimizers ({', '.join(allowed)});"
+            " not muon, which would take stacked experts for one matrix"
+        )
+    info = get_optimizer_info(config.kind)
+    return create_optimizer_v2(
+        model,
+        opt=config.kind,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay if config.layer_decay < 1 else None,
+        **({"betas": config.betas} if info.has_betas else {}),
+        **({"eps": config.eps} if info.has_eps else {}),
+    )
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> Scheduler:
+    """Cosine with linear warm-up, in optimizer steps (`step_update`). Warm-up takes the place of the curve's start."""
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+        warmup_lr=config.warmup_lr,
+        min_lr=config.min_lr,
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    return schedule

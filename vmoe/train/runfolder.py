@@ -1,0 +1,107 @@
+"""The run folder: everything a run leaves behind, written by its first process.
+
+`config.yaml` (resolved), `environment.json`, `metrics.jsonl` (a line an entry: training or evaluation),
+`checkpoints/last.pt` and `best.pt`, and `result.json` at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .distributed import Processes
+
+PACKAGES = ("vmoe", "torch", "torchvision", "timm", "ffcv", "numpy", "numba")
+
+
+class RunFolder:
+    """Paths of a run, and the files it writes. Processes other than the first write nothing."""
+
+    def __init__(self, path: Path, *, writes: bool):
+        self.path = path
+        self.writes = writes
+        self.last = path / "checkpoints" / "last.pt"
+        self.best = path / "checkpoints" / "best.pt"
+        self.metrics = path / "metrics.jsonl"
+        self.result = path / "result.json"
+
+    def refuse_if_used(self) -> None:
+        """Raise `ValueError` if a run has written here: its files would be lost or mixed up."""
+        if self.metrics.exists() or self.last.exists() or self.result.exists():
+            raise ValueError(
+                f"output: {self.path} already holds a run; choose another folder, remove it, or go on with it by"
+                " train.resume=auto"
+            )
+
+    def start(self, config: str, processes: Processes, *, step: int) -> None:
+        """Write config and environment; drop metrics later than the step that the run starts from."""
+        if not self.writes:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "config.yaml").write_text(config, encoding="utf-8")
+        write_json(self.path / "environment.json", describe_environment(processes))
+        if self.metrics.exists():
+            lines = self.metrics.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            self.metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append a line to the metrics."""
+        if self.writes:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people and programs, by a temporary name, so that a reader never sees half of it."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def describe_environment(processes: Processes) -> dict[str, Any]:
+    """Versions, source commit, device, command and time: what a reported number needs beside it."""
+    device = processes.device
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() + " CPU",
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "processes": processes.world,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit vmoe's source is at, ``+changes`` if it differs; None for an installed package."""
+    source = Path(__file__).parent
+    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"])
+    try:
+        commit, changes = (
+            subprocess.run(command, cwd=source, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for command in commands
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")
