@@ -31,6 +31,7 @@ def test_a_dense_run_has_no_routing(tmp_path):
 
 def test_an_evaluation_inside_a_run_folder_keeps_the_name_of_the_run(tmp_path):
     assert read_run(write(tmp_path / "first" / "eval", result())).name == "first/eval"
+    assert read_run(write(tmp_path / "first" / "eval" / "last-val", result())).name == "first/eval/last-val"
 
 
 def test_what_was_not_measured_may_be_null():

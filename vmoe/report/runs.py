@@ -106,9 +106,8 @@ def parse_result(result: object, folder: str | Path) -> Run:
     if (number := reader.integer("format")) != FORMAT:
         allowed = f"this version of vmoe reads {FORMAT}: evaluate the run again with it"
         raise ValueError(f"{reader.where}: format is {number}; {allowed}")
-    parents = folder.absolute()
     return Run(
-        name=f"{parents.parent.name}/eval" if parents.name == "eval" else parents.name,
+        name=_name(folder),
         folder=folder,
         gate=reader.text("gate"),
         model=reader.text("model"),
@@ -126,6 +125,13 @@ def parse_result(result: object, folder: str | Path) -> Run:
         data=reader.value("data"),
         routing=_routing(reader.inner("routing")),
     )
+
+
+def _name(folder: Path) -> str:
+    """``RUN``, and for an evaluation inside a run's folder ``RUN/eval`` or ``RUN/eval/NAME``."""
+    parts = folder.absolute().parts
+    length = 2 if parts[-1] == "eval" else 3 if parts[-2:-1] == ("eval",) else 1
+    return "/".join(parts[-length:])
 
 
 def _routing(reader: _Reader) -> Routing | None:
