@@ -1,0 +1,118 @@
+"""What an FFCV file holds: its index, checked before anything is read by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, missing
+from .ffcv import IMAGE_MODES, IntField, Reader, RGBImageField, imdecode
+from .sidecar import read_sidecar
+
+_FIELDS = {"image": RGBImageField, "label": IntField}
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One image of a file, decoded: pixels (H, W, 3) uint8."""
+
+    pixels: NDArray[np.uint8]
+    compressed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Beton:
+    """An FFCV file and what its index says. classes: None for a file without a sidecar.
+
+    labels (N,), heights (N,), widths (N,): int64, of the stored images.
+    """
+
+    path: Path
+    classes: tuple[str, ...] | None
+    labels: NDArray[np.int64]
+    heights: NDArray[np.int64]
+    widths: NDArray[np.int64]
+
+
+def open_beton(path: Path, key: str) -> Beton:
+    """Read the index of an FFCV file and check that the file is whole, holds images and labels, and fits its sidecar.
+
+    key: what the path is called in errors. Raises `DataError`. JPEG data is not looked at: see `verify_beton`.
+    """
+    if not path.exists():
+        raise missing(key, path, "a .beton file (`vmoe write` makes one)")
+    if path.is_dir():
+        raise DataError(
+            f"{key} is '{path}', a folder; allowed with data.loader=ffcv: a .beton file (`vmoe write` makes"
+            " one); data.loader=folder reads image folders"
+        )
+    name = f"{key} is '{path}'"
+    sidecar = read_sidecar(path)
+    size = path.stat().st_size
+    if sidecar and size != sidecar.bytes:
+        raise DataError(
+            f"{name}, which has {size:,} bytes where its sidecar says {sidecar.bytes:,}; it was cut short"
+            " or exchanged: copy or write it again, with its sidecar"
+        )
+    reader = _read_index(path, name, size)
+    if sidecar and reader.num_samples != sidecar.samples:
+        raise DataError(
+            f"{name}, which holds {reader.num_samples:,} images where its sidecar says"
+            f" {sidecar.samples:,}; copy or write it again, with its sidecar"
+        )
+    if not reader.num_samples:
+        raise DataError(f"{name}, which holds no images; write it again")
+    columns = dict(zip(reader.field_names, (reader.metadata[f"f{i}"] for i in range(reader.num_fields)), strict=True))
+    labels = columns["label"].astype(np.int64)
+    classes = sidecar.classes if sidecar else None
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes) if classes else False))
+    if wrong.size:
+        allowed = f"0 to {len(classes) - 1}, the classes of its sidecar" if classes else "0 or more"
+        raise DataError(f"{name}, where image {wrong[0]} has label {labels[wrong[0]]}; allowed: {allowed}")
+    image = columns["image"]
+    return Beton(path, classes, labels, image["height"].astype(np.int64), image["width"].astype(np.int64))
+
+
+def _read_index(path: Path, name: str, size: int) -> Reader:
+    """FFCV's reader, which believes every file, with the checks it leaves out."""
+    try:
+        reader = Reader(str(path))
+    except (AssertionError, AttributeError, IndexError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{name}, which is no .beton file of FFCV, or is cut short ({error or 'empty'}); data.loader="
+            "folder reads image folders, `vmoe write` makes a .beton file from one"
+        ) from error
+    fields = dict(zip(reader.field_names, map(type, reader.handlers.values()), strict=True))
+    if fields != _FIELDS:
+        has = ", ".join(f"{field} ({kind.__name__})" for field, kind in fields.items())
+        needs = ", ".join(f"{field} ({kind.__name__})" for field, kind in _FIELDS.items())
+        raise DataError(f"{name}, whose fields are {has}; allowed: {needs}")
+    table, end = reader.alloc_table, int(reader.header["alloc_table_ptr"])
+    whole = end > 0 and size == end + table.nbytes and len(table) == reader.num_samples == len(reader.metadata)
+    if not whole or (table["ptr"] + table["size"]).max(initial=0) > end:
+        raise DataError(f"{name}, which is cut short, or was not written to its end; copy or write it again")
+    return reader
+
+
+def read_stored(path: Path, indices: NDArray[np.int64]) -> list[StoredImage]:
+    """Some of a file's images as they are stored. Raises `DataError` where JPEG data cannot be decoded."""
+    reader = Reader(str(path))
+    column = reader.metadata[f"f{reader.field_names.index('image')}"]
+    sizes = dict(zip(reader.alloc_table["ptr"].tolist(), reader.alloc_table["size"].tolist(), strict=True))
+    data = np.memmap(path, np.uint8, mode="r")
+    images = []
+    for index in indices.tolist():
+        entry = column[index]
+        start, height, width = int(entry["data_ptr"]), int(entry["height"]), int(entry["width"])
+        stored = data[start : start + sizes[start]]
+        compressed = entry["mode"] == IMAGE_MODES["jpg"]
+        pixels = np.empty((height, width, 3), np.uint8)
+        if not compressed:
+            pixels[:] = stored.reshape(pixels.shape)
+        elif imdecode(stored, pixels, height, width, height, width, 0, 0, 1, 1, False, False):
+            raise DataError(f"image {index} of '{path}' is not valid JPEG data")
+        images.append(StoredImage(pixels, bool(compressed)))
+    return images

@@ -1,0 +1,142 @@
+"""Images from ordinary class folders, through timm's transforms: bicubic, no conversion, no FFCV.
+
+The same contract and the same orders as the FFCV loader; crops are drawn by timm, so they differ from FFCV's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vmoe.config.schema import DataConfig
+
+from .errors import DataError
+from .images import ClassFolders, read_image
+from .loader import Batch, Batches
+from .order import Indices, Keys, Order, batches_of
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+class FolderLoader:
+    """Reads class folders in `workers` processes, which stay alive between epochs of training.
+
+    Augmentation is seeded for each image from the order's random numbers: any number of workers gives the same
+    pixels. training: random resized crop and flip; otherwise resize and central crop.
+    """
+
+    def __init__(
+        self,
+        folders: ClassFolders,
+        classes: tuple[str, ...],
+        order: Order,
+        data: DataConfig,
+        *,
+        training: bool,
+        workers: int,
+    ) -> None:
+        self.classes = classes
+        self._path = folders.path
+        self._order = order
+        self._timeout = data.timeout
+        self._reading = _Reading(order)
+        self._loader = DataLoader(
+            _Batches(folders, _transform(data, training)),
+            sampler=self._reading,
+            batch_size=None,  # the dataset makes whole batches
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            timeout=data.timeout,
+            persistent_workers=training,
+        )
+
+    @property
+    def samples(self) -> int:
+        return self._order.samples
+
+    @property
+    def batches(self) -> int:
+        return self._order.batches
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def epoch(self, number: int, first: int = 0) -> Batches:
+        """See `Loader.epoch`."""
+        self._reading.start = number, first
+        batches = iter(self._loader)
+        while True:
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                if "timed out" not in str(error):
+                    raise
+                raise TimeoutError(
+                    f"no batch from '{self._path}' within {self._timeout:g} seconds (data.timeout): is its disk still"
+                    " there, or is one batch more work than that?"
+                ) from error
+            if batch is None:
+                return
+            if isinstance(batch, str):
+                raise DataError(batch)
+            yield batch
+
+
+class _Reading(Sampler[tuple[Indices, Keys]]):
+    """The batches of the epoch that `start`, (epoch, first batch), says."""
+
+    def __init__(self, order: Order) -> None:
+        self.start = 0, 0
+        self._order = order
+
+    def __iter__(self) -> Iterator[tuple[Indices, Keys]]:
+        return batches_of(self._order, *self.start)
+
+    def __len__(self) -> int:
+        return self._order.batches - self.start[1]
+
+
+class _Batches(Dataset[Batch | str]):
+    """Maps the images of a batch, and their random numbers, to the batch, or to what is wrong with an image.
+
+    An error travels as its sentence: one raised in a worker would reach the user wrapped in the worker's traceback.
+    """
+
+    def __init__(self, folders: ClassFolders, transform: Transform) -> None:
+        self._files = folders.files
+        self._labels = torch.from_numpy(folders.labels)
+        self._transform = transform
+
+    def __getitem__(self, batch: tuple[Indices, Keys]) -> Batch | str:
+        indices, keys = batch
+        try:
+            images = [self._read(index, key) for index, key in zip(indices.tolist(), keys.tolist(), strict=True)]
+        except DataError as error:
+            return str(error)
+        return torch.stack(images), self._labels[torch.from_numpy(indices)]
+
+    def _read(self, index: int, key: int) -> Tensor:
+        random.seed(key)  # timm's crop draws from `random`, torchvision's flip from torch
+        torch.manual_seed(key & (2**63 - 1))
+        return self._transform(read_image(self._files[index]))
+
+
+def _transform(data: DataConfig, training: bool) -> Transform:
+    from timm.data import create_transform
+
+    return create_transform(
+        data.image_size,
+        is_training=training,
+        scale=data.crop_scale,
+        ratio=data.crop_ratio,
+        hflip=data.flip,
+        color_jitter=None,
+        interpolation="bicubic",
+        crop_pct=data.eval_crop,
+        use_prefetcher=True,  # uint8 (3, H, W); normalisation is the training loop's
+    )

@@ -1,0 +1,115 @@
+"""Image files: class folders as a data set, and one file as RGB pixels. Shared by the folder loader and the writer."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import DataError, listing, missing
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
+"""Those that torchvision's `ImageFolder` takes for images."""
+
+_WIDE_MODES = ("I", "F")  # more than 8 bits a channel: converting to RGB would clip without a word
+
+
+@dataclass(frozen=True, eq=False)
+class ClassFolders:
+    """Images in one folder a class. Labels number the folders by sorted name, as `ImageFolder` does.
+
+    files, labels (N,): one an image. ignored: files in class folders whose suffix is no image's.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    labels: NDArray[np.int64]
+    ignored: int
+
+
+def scan_classes(path: Path, key: str) -> ClassFolders:
+    """Find the images of every class folder of `path`, subfolders included, in sorted order.
+
+    key: what the path is called in errors. Raises `DataError`: no such folder, no class folders, a class without
+    images, or a folder that cannot be read.
+    """
+    try:
+        if not path.exists():
+            raise missing(key, path, "an image folder, with one folder a class")
+        if not path.is_dir():
+            raise DataError(f"{key} is '{path}', a file; allowed: an image folder, with one folder a class")
+        with os.scandir(path) as entries:
+            classes = sorted(entry.name for entry in entries if entry.is_dir())
+        if not classes:
+            raise _no_classes(key, path)
+        found = [_scan(path / name) for name in classes]
+    except OSError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{key} is '{path}', which cannot be read: {error}") from error
+    empty = [name for name, (files, _) in zip(classes, found, strict=True) if not files]
+    if empty:
+        raise DataError(
+            f"{key} is '{path}', where {len(empty)} of {len(classes)} class folders hold no image:"
+            f" {listing(empty)}; remove them, or add images ({', '.join(sorted(SUFFIXES))})"
+        )
+    return ClassFolders(
+        path,
+        tuple(classes),
+        files=tuple(file for files, _ in found for file in files),
+        labels=np.repeat(np.arange(len(classes)), [len(files) for files, _ in found]),
+        ignored=sum(ignored for _, ignored in found),
+    )
+
+
+def _scan(folder: Path) -> tuple[list[str], int]:
+    """Image files under `folder`, and how many other files there are."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    files, ignored = [], 0
+    for parent, _, names in sorted(os.walk(folder, followlinks=True, onerror=refuse)):
+        images = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES]
+        files += [os.path.join(parent, name) for name in sorted(images)]
+        ignored += len(names) - len(images)
+    return files, ignored
+
+
+def _no_classes(key: str, path: Path) -> DataError:
+    images, _ = _scan(path)
+    if images:
+        return DataError(
+            f"{key} is '{path}', which holds {len(images):,} images but no class folders; allowed: one folder a"
+            " class (ImageNet's validation images come flat: move each into the folder of its class)"
+        )
+    return DataError(f"{key} is '{path}', which is empty; allowed: an image folder, with one folder a class")
+
+
+def read_image(file: str) -> Image.Image:
+    """The image in a file, decoded, as RGB (grey, palette and CMYK converted, transparency dropped).
+
+    Raises `DataError` naming the file: not an image, truncated, larger than PIL's limit, or more than 8 bits a
+    channel.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                if image.mode.startswith(_WIDE_MODES):
+                    raise DataError(f"mode {image.mode} has more than 8 bits a channel; convert it to 8 bits")
+                return image.convert("RGB")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"'{file}' is not read: it has more pixels than PIL's limit of {Image.MAX_IMAGE_PIXELS:,}"
+            " (PIL.Image.MAX_IMAGE_PIXELS), as a decompression bomb would; shrink or remove it"
+        ) from error
+    except Exception as error:  # decoders of broken files raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise DataError(f"'{file}' cannot be read as an image: {error or type(error).__name__}") from error

@@ -1,0 +1,119 @@
+"""Which images a process reads, in which order: the one place where epochs are shuffled and shared out.
+
+Everything random about reading is a pure function of (seed, epoch, image), so that it does not depend on the loader,
+the number of its workers, or where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .loader import Processes
+
+Indices = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Order(Protocol):
+    """A process's share of every epoch."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def samples(self) -> int:
+        """Images that one epoch covers over all processes."""
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch on this process."""
+
+    def indices(self, epoch: int) -> Indices:
+        """Images of this process in epoch `epoch`, batch after batch."""
+
+    def keys(self, epoch: int, indices: Indices) -> Keys:
+        """A random number for each image in this epoch, from which its augmentation follows."""
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """Shuffled; full batches only, equally many on each process.
+
+    Batch b of the processes together is one slice of the epoch's permutation, so what `world * batch_size` images
+    make a step does not depend on how many processes share them. `accumulate`: batches are a multiple of it.
+    """
+
+    images: int
+    batch_size: int
+    processes: Processes
+    seed: int
+    accumulate: int = 1
+
+    @property
+    def batches(self) -> int:
+        whole = self.images // (self.batch_size * self.processes.world)
+        return whole - whole % self.accumulate
+
+    @property
+    def samples(self) -> int:
+        return self.batches * self.batch_size * self.processes.world
+
+    def indices(self, epoch: int) -> Indices:
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, epoch))))
+        order = generator.permutation(self.images)[: self.samples]
+        return order.reshape(self.batches, self.processes.world, self.batch_size)[:, self.processes.rank].reshape(-1)
+
+    def keys(self, epoch: int, indices: Indices) -> Keys:
+        base: Keys = np.random.SeedSequence((self.seed, epoch)).generate_state(1, np.uint64).view(np.uint64)
+        return _mix(base + indices.astype(np.uint64))
+
+
+@dataclass(frozen=True)
+class EvaluationOrder:
+    """Every image once, over all processes: rank r reads r, r + world, and so on; the last batch may be smaller."""
+
+    images: int
+    batch_size: int
+    processes: Processes
+
+    @property
+    def samples(self) -> int:
+        return self.images
+
+    @property
+    def batches(self) -> int:
+        return -(-len(self.indices(0)) // self.batch_size)
+
+    def indices(self, epoch: int) -> Indices:
+        return np.arange(self.processes.rank, self.images, self.processes.world, dtype=np.int64)
+
+    def keys(self, epoch: int, indices: Indices) -> Keys:
+        return np.zeros(len(indices), np.uint64)
+
+
+def batches_of(order: Order, epoch: int, first: int = 0) -> Iterator[tuple[Indices, Keys]]:
+    """The images (B,) of each batch from batch `first` on, and their random numbers (B,)."""
+    indices = order.indices(epoch)
+    keys = order.keys(epoch, indices)
+    for start in range(first * order.batch_size, len(indices), order.batch_size):
+        chosen = slice(start, start + order.batch_size)
+        yield indices[chosen], keys[chosen]
+
+
+def uniforms(keys: Keys, count: int) -> NDArray[np.float64]:
+    """`count` numbers in [0, 1) for each key, (B, count): a SplitMix64 stream a key."""
+    steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+    return (_mix(keys[:, None] + steps) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(state: Keys) -> Keys:
+    """SplitMix64's finaliser (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators")."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

@@ -1,0 +1,63 @@
+"""The sidecar of a .beton file, which says what the file must be: FFCV's format names no classes and has no check."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import DataError
+
+
+class Encoding(BaseModel):
+    """How images are stored. mode: ``jpg``, ``raw``, or ``proportion``, of which a share is compressed.
+
+    max_resolution: longer sides were shrunk to this many pixels; null: none was. quality: JPEG's, of 100.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    mode: Literal["jpg", "raw", "proportion"] = "jpg"
+    max_resolution: Annotated[int, Field(ge=1, le=65535)] | None = 500
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    compress_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class Sidecar(BaseModel):
+    """`X.beton.json`, beside X.beton. classes: names in the order of the labels. source: what was converted."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    format: Literal["vmoe.beton/1"] = "vmoe.beton/1"
+    samples: int
+    classes: tuple[str, ...]
+    bytes: int
+    sha256: str
+    image: Encoding
+    source: str
+
+
+def sidecar_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def read_sidecar(path: Path) -> Sidecar | None:
+    """The sidecar of the .beton file `path`; None if it has none. Raises `DataError`: unreadable, or not one."""
+    sidecar = sidecar_path(path)
+    try:
+        return Sidecar.model_validate_json(sidecar.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise DataError(
+            f"'{sidecar}' is no sidecar of a .beton file; write '{path}' again with `vmoe write`, or, if it comes from"
+            f" elsewhere, remove the sidecar: {error}"
+        ) from error
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
