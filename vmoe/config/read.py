@@ -61,19 +61,25 @@ def validate(schema: type[T], data: Any, source: str) -> T:
 
 def dump_config(config: RunConfig) -> str:
     """The resolved config as YAML; reading it back gives the same config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def merge(below: Mapping, above: Mapping) -> Mapping:
-    """`above` over `below`, mapping by mapping; a mapping of another `kind` replaces, since its keys differ."""
+def merge(below: Mapping, above: Mapping, path: tuple[str, ...] = ()) -> Mapping:
+    """`above` over `below`, mapping by mapping. A gate or experts of another `kind` replace, since their keys differ;
+    elsewhere (the optimizer) every kind has the same keys, and what was written stays.
+    """
     merged = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
-        mix = (
-            isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
-        )
-        merged[key] = merge(old, value) if mix else value  # type: ignore[arg-type]
+        old, here = merged.get(key), (*path, key)
+        if isinstance(old, dict) and isinstance(value, dict) and (here not in NAMED_BY_KIND or _same_kind(old, value)):
+            merged[key] = merge(old, value, here)
+        else:
+            merged[key] = value
     return merged
+
+
+def _same_kind(below: Mapping, above: Mapping) -> bool:
+    return above.get("kind", below.get("kind")) == below.get("kind")
 
 
 def _read_with_bases(path: Path, children: tuple[Path, ...]) -> Mapping:
@@ -143,14 +149,23 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would take for a number."""
+
+
+# YAML 1.1 takes 1e-3 for text, 010 for 8 and 1:30 for 90; who writes 1e-3 in a config means the number.
+_TAG = "tag:yaml.org,2002:"
+_INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)$", re.ASCII)
+_REAL = re.compile(
+    r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$", re.ASCII
+)
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) not in ("int", "float", "timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# YAML 1.1 takes 1e-3 for text; everyone who writes it in a config means the number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), "-+.0123456789"
-)
+_Loader.add_implicit_resolver(_TAG + "int", _INTEGER, list("-+0123456789"))
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(_TAG + "float", _REAL, list("-+.0123456789"))
 
 
 def _parse_yaml(text: str, source: str) -> Any:
