@@ -9,6 +9,7 @@ from YAML.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 # How pydantic reads these classes in `vmoe.config`; a plain value, so that the core needs torch alone.
@@ -78,8 +79,8 @@ class TopK(FixedK):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.balance >= 0, "balance", self.balance, "0 or more")
-        require(self.z_loss >= 0, "z_loss", self.z_loss, "0 or more")
+        require(0 <= self.balance < inf, "balance", self.balance, "0 or more, finite")
+        require(0 <= self.z_loss < inf, "z_loss", self.z_loss, "0 or more, finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,14 +139,14 @@ class RoutingFree:
     start: float = 2.0
 
     def __post_init__(self) -> None:
-        require(self.threshold > 0, "threshold", self.threshold, "more than 0")
-        require(self.temperature > 0, "temperature", self.temperature, "more than 0")
+        require(0 < self.threshold < inf, "threshold", self.threshold, "more than 0, finite")
+        require(0 < self.temperature < inf, "temperature", self.temperature, "more than 0, finite")
         require(self.norm in ("l1", "l2", "linf"), "norm", self.norm, "l1, l2, linf")
         require(0 < self.target_density <= 1, "target_density", self.target_density, "more than 0, at most 1")
         require(0 <= self.expert_share <= 1, "expert_share", self.expert_share, "0 to 1")
         require(0 < self.balance_start <= 1, "balance_start", self.balance_start, "more than 0, at most 1")
-        require(self.balance_rate > 0, "balance_rate", self.balance_rate, "more than 0")
-        require(self.start > 0, "start", self.start, "more than 0")
+        require(0 < self.balance_rate < inf, "balance_rate", self.balance_rate, "more than 0, finite")
+        require(0 < self.start < inf, "start", self.start, "more than 0, finite")
 
     def active_experts(self, num_experts: int) -> float:
         """Experts a token is meant to use in the mean."""
@@ -241,6 +242,8 @@ class MoESpec:
 
     def __post_init__(self) -> None:
         require(self.num_experts >= 1, "num_experts", self.num_experts, "1 or more")
+        require(self.init in ("fresh", "upcycle"), "init", self.init, "fresh, upcycle")
+        require(self.dispatch in ("auto", "reference"), "dispatch", self.dispatch, "auto, reference")
         if isinstance(self.gate, FixedK):
             k = self.gate.k
             require(k <= self.num_experts, "gate.k", k, f"1 to {self.num_experts}, which is num_experts")
@@ -252,7 +255,7 @@ class MoESpec:
                 low_rank,
                 "experts.kind",
                 self.experts and self.experts.kind,
-                " lowrank_glu, whose features routing_free scores by",
+                "lowrank_glu, whose features routing_free scores by",
             )
         if self.init == "upcycle":
             upcycled = isinstance(self.experts, Mlp) and self.experts.hidden == "host"
