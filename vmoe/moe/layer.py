@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,10 @@ class MoE(nn.Module):
             self.listener(routing)
         y_TD = self.dispatch(x_TD, features_TER, routing, self.experts)
         return functional.dropout(y_TD, self.dropout, self.training).reshape(x.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles have no listener, so a model can be copied while it is recorded."""
+        return {**self.__dict__, "listener": None}
 
     @property
     def flops_per_token(self) -> int:
