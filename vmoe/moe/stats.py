@@ -104,10 +104,10 @@ class LayerCounts:
         num_experts = len(self.pairs_E)
         tokens, pairs = int(self.tokens), int(self.pairs_E.sum())
         scale = math.log(num_experts) if num_experts > 1 else math.inf
-        load_E = self.pairs_E.double() / max(pairs, 1)
+        load_E = shares(self.pairs_E)
         mass = float(self.mass_E.sum()) or 1.0
         mean = 1 / num_experts if pairs else 1.0
-        information, expert_entropy = mutual_information(self.pairs_CE), entropy(load_E)
+        information, expert_entropy = mutual_information(self.pairs_CE), entropy(shares(self.pairs_CE.sum(0)))
         labelled = bool(self.pairs_CE.any())
         return RoutingFigures(
             entropy=entropy(load_E) / scale,
@@ -172,6 +172,11 @@ def entropy(probabilities: Tensor) -> float:
     return float(torch.special.entr(probabilities).sum())
 
 
+def shares(counts: Tensor) -> Tensor:
+    """Counts over their sum; 0 where there is none."""
+    return counts.double() / max(int(counts.sum()), 1)
+
+
 def least_entropy(experts_per_token: float) -> float:
     """The smallest entropy (nats) of the load when tokens use that many different experts each, in the mean.
 
@@ -186,5 +191,5 @@ def least_entropy(experts_per_token: float) -> float:
 
 def mutual_information(counts_CE: Tensor) -> float:
     """Between row and column of a table of counts, in nats; 0 for an empty table."""
-    joint = counts_CE.double() / max(int(counts_CE.sum()), 1)
+    joint = shares(counts_CE)
     return max(0.0, entropy(joint.sum(0)) + entropy(joint.sum(1)) - entropy(joint))
