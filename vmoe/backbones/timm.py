@@ -119,7 +119,7 @@ def build_layer(spec: MoESpec, host: HostBlock) -> MoE:
     weight = mlp.fc1.weight
     on_meta = weight.device.type == "meta"
     name = spec.experts.activation if spec.experts else None
-    activation = get_act_layer(name)() if name else mlp.act
+    activation = named_activation(name) if name is not None else mlp.act
     described = HostMlp(
         dim=mlp.fc1.in_features,
         hidden=mlp.fc1.out_features,
@@ -137,6 +137,17 @@ def build_layer(spec: MoESpec, host: HostBlock) -> MoE:
         layer.experts.fc1.copy_from(mlp.fc1)
         layer.experts.fc2.copy_from(mlp.fc2)
     return layer
+
+
+def named_activation(name: str) -> nn.Module:
+    """timm's activation of that name."""
+    try:
+        activation = get_act_layer(name)
+    except KeyError:
+        activation = None
+    if activation is None:
+        raise ValueError(f"experts.activation is {name!r}; allowed: timm's activations, such as gelu, silu or relu")
+    return activation()
 
 
 def exempt_from_decay(model: nn.Module) -> None:
