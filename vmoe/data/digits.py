@@ -9,8 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -65,35 +63,32 @@ def split(labels: NDArray[np.int64]) -> Split:
 
 
 def materialise(folder: Path, loader: Literal["ffcv", "folder"]) -> tuple[Path, Path]:
-    """Paths of the train and test split for a loader, written under `folder` unless they are there, and whole.
+    """Paths of the train and test split for a loader, written into `folder` unless they are there, and whole.
 
-    .beton files for ``ffcv``, class folders of PNG files for ``folder``. Several processes may ask at once: one
+    train.beton and val.beton for ``ffcv``; train and val, class folders of PNG files, for ``folder``. Several processes may ask at once: one
     writes, the others wait.
     """
     suffix = ".beton" if loader == "ffcv" else ""
-    targets = folder / f"digits_train{suffix}", folder / f"digits_test{suffix}"
+    targets = folder / f"train{suffix}", folder / f"val{suffix}"
+    if all(map(_is_whole, targets)):
+        return targets
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise DataError(f"data.cache is '{folder}', where 'digits' cannot be written: {error}") from error
-    with _locked(folder / ".digits.lock"):
-        lacking = [not (_is_beton(path) if loader == "ffcv" else path.is_dir()) for path in targets]
-        if any(lacking):
-            images, labels = load()
-            for path, indices, lacks in zip(targets, split(labels), lacking, strict=True):
-                if not lacks:
-                    continue
-                source = ArraySource(_VERSION, images[indices], labels[indices], CLASSES)
-                if loader == "ffcv":
-                    write_beton(
-                        source, path, mode="raw", max_resolution=None, workers=1, overwrite=True, progress=False
-                    )
-                else:
-                    _write_folders(source, path)
+        raise DataError(f"the digits cannot be written into '{folder}': {error}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, or its process dies
+        images, labels = load()
+        for path, indices in zip(targets, split(labels), strict=True):
+            if not _is_whole(path):
+                _write(ArraySource(_VERSION, images[indices], labels[indices], CLASSES), path)
     return targets
 
 
-def _is_beton(path: Path) -> bool:
+def _is_whole(path: Path) -> bool:
+    if path.suffix != ".beton":
+        return path.is_dir()  # it got its name when it was complete
     try:
         sidecar = read_sidecar(path)
     except DataError:
@@ -101,7 +96,10 @@ def _is_beton(path: Path) -> bool:
     return sidecar is not None and path.is_file() and sidecar.source == _VERSION and sidecar.sha256 == digest(path)
 
 
-def _write_folders(source: ArraySource, path: Path) -> None:
+def _write(source: ArraySource, path: Path) -> None:
+    if path.suffix == ".beton":
+        write_beton(source, path, mode="raw", max_resolution=None, workers=1, overwrite=True, progress=False)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         for index, (image, label) in enumerate(zip(source.images, source.labels, strict=True)):
@@ -111,10 +109,3 @@ def _write_folders(source: ArraySource, path: Path) -> None:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or its process dies
-        yield

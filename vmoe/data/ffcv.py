@@ -147,8 +147,8 @@ class _Guarded(EpochIterator):
         self.run_pipeline(number, indices, 0, None)
         if broken.any():
             raise DataError(
-                f"image {indices[broken][0]} of '{path}' is not valid JPEG data; the file is damaged: copy or write it"
-                " again (`verify_beton` compares a file with its sidecar)"
+                f"image {indices[broken][0]} of '{path}' is no valid image data; the file is damaged: copy or write it"
+                " again (`vmoe verify` compares a file with its sidecar)"
             )
         return images.permute(0, 3, 1, 2), torch.from_numpy(self._owner.file.labels[indices])
 
@@ -226,19 +226,23 @@ _JPG = IMAGE_MODES["jpg"]
 def _cut(indices, images, crops, broken, index, data, addresses, sizes):  # type: ignore[no-untyped-def]
     """Make the samples of a batch: images[k] (S, S, 3) is crops[k] of stored image indices[k], resized by area.
 
-    broken[k] is set where JPEG data cannot be decoded. index: the image column of the file's index; data: the file's
+    broken[k] is set where the stored bytes are no image. index: the image column of the file's index; data: the file's
     bytes; addresses, sizes: where each stored image begins, in order, and its bytes. Compiled by numba.
     """
     for k in numba.prange(len(indices)):
         entry = index[indices[k]]
         height, width, address = np.uint32(entry["height"]), np.uint32(entry["width"]), entry["data_ptr"]
-        stored = data[address : address + sizes[np.searchsorted(addresses, address)]]
+        place = np.searchsorted(addresses, address)
+        stored = data[address : address + (sizes[place] if place < len(sizes) else 0)]
         if entry["mode"] == _JPG:
             pixels = np.empty((height, width, 3), np.uint8)
             result = _decode_jpeg(stored, pixels, height, width, height, width, 0, 0, 1, 1, False, False)
             broken[k] = result != 0
-        else:
+        elif stored.size == 3 * height * width:
             pixels = stored.reshape(height, width, 3)
+        else:
+            broken[k] = True
+            continue
         top, left, tall, wide, flipped = crops[k]
         image = images[k]
         _resize_crop(pixels, top, top + tall, left, left + wide, image)

@@ -81,7 +81,7 @@ def open_evaluation(
 
 def _open(data: DataConfig, path: str, key: str) -> ClassFolders | Beton:
     if path == DIGITS:
-        train, test = materialise(data.cache, data.loader)
+        train, test = materialise(data.cache / DIGITS, data.loader)
         path = str(train if key == "data.train" else test)
     if data.loader == "folder":
         if Path(path).is_file():
