@@ -27,12 +27,12 @@ class Data(NamedTuple):
 def open_data(config: RunConfig, processes: Processes) -> Data:
     """The run's loaders. Raises `ConfigError` or `DataError` for data that cannot be trained on as asked."""
     loaders = open_loaders(
-        config.data, seed=config.seed, batch_size=micro_batch_size(config, processes), processes=processes
+        config.data,
+        seed=config.seed,
+        batch_size=micro_batch_size(config, processes),
+        accumulate=config.train.accumulate,
+        processes=processes,
     )
-    if len(loaders.train) < config.train.accumulate:
-        raise ConfigError(
-            f"train.accumulate is {config.train.accumulate}, but an epoch has {len(loaders.train)} micro-batches"
-        )
     return Data(loaders.train, loaders.val, Normalize(config.data.mean, config.data.std))
 
 

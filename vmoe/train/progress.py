@@ -13,6 +13,7 @@ class Progress:
     """Counts images. show: whether this process prints at all."""
 
     def __init__(self, description: str, images: int, *, show: bool):
+        self.description = description
         self.show = show
         self.on_terminal = show and sys.stderr.isatty()
         self.bar = tqdm(total=images, desc=description, unit="img", leave=False, disable=not self.on_terminal)
@@ -26,7 +27,7 @@ class Progress:
         if self.on_terminal:
             self.bar.set_postfix_str(text, refresh=False)
         elif self.show:
-            print(f"{self.bar.desc}: {text}", flush=True)
+            print(f"{self.description}: {text}", flush=True)
 
     def __enter__(self) -> Self:
         return self
