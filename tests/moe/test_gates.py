@@ -117,8 +117,8 @@ def routing_free(**values):
 @pytest.mark.parametrize(
     ("threshold", "temperature", "active_by_norm"),
     [
-        (1.0, 1.0, dict.fromkeys(SCORES, [[True, True], [False, False]])),  # token 1 has no expert
-        (1.0, 2.0, dict.fromkeys(SCORES, [[True, True], [False, True]])),  # θ/τ = 1/2 is reached, not passed
+        (1.0, 1.0, {n: [[True, True], [False, False]] for n in SCORES}),  # token 1 has no expert
+        (1.0, 2.0, {n: [[True, True], [False, True]] for n in SCORES}),  # θ/τ = 1/2 is reached, not passed
         (2.0, 1.0, {n: [[True, n == "l1"], [False, False]] for n in SCORES}),  # 2.3 passes, 1.5 and 1.1 do not
         (14.0, 4.0, {n: [[n != "linf", False], [False, False]] for n in SCORES}),  # θ/τ = 3.5
     ],

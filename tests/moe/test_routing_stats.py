@@ -1,0 +1,243 @@
+"""Every figure against its definition, written out in plain Python."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_moe import build
+from torch import nn
+
+from vmoe.moe import MoESpec, Random, Routing, RoutingStats, mean_figures
+
+settings.register_profile("stats", max_examples=40, deadline=None)
+NUM_CLASSES = 3
+
+
+def host(num_experts=4, layers=1):
+    """A model with MoE layers of so many experts, named "0", "1" …"""
+    spec = MoESpec(gate=Random(k=1, source="hash"), num_experts=num_experts)
+    return nn.ModuleList(build(spec, host_hidden=8) for _ in range(layers))
+
+
+def routing(active, weights=None, batch=1):
+    active = torch.as_tensor(active)
+    weights = active.float() if weights is None else torch.where(active, weights, 0)
+    return Routing(active, weights, weights, None, torch.Size([batch, len(active) // batch]))
+
+
+def random_routing(batch, per_image, num_experts, seed, density=0.4):
+    generator = torch.Generator().manual_seed(seed)
+    active = torch.rand(batch * per_image, num_experts, generator=generator) < density
+    weights = torch.rand(batch * per_image, num_experts, generator=generator) * 3
+    return routing(active, weights, batch)
+
+
+def figures(*updates, num_experts=None, num_classes=NUM_CLASSES):
+    """Figures of one layer after (routing, labels) updates."""
+    num_experts = num_experts or updates[0][0].num_experts
+    stats = RoutingStats(host(num_experts), num_classes)
+    for one, labels in updates:
+        stats.update({"0": one}, None if labels is None else torch.tensor(labels))
+    return stats.figures()["0"]
+
+
+def entropy(values):
+    total = sum(values)
+    return -sum(v / total * math.log(v / total) for v in values if v > 0)
+
+
+def by_definition(active, weights, labels):
+    """Section by section: load, entropy, token entropy, balance, dead, density, mass, co-activation, information.
+
+    active, weights: lists of lists; labels: of every token.
+    """
+    num_tokens, num_experts = len(active), len(active[0])
+    experts, tokens = range(num_experts), range(num_tokens)
+    n = [sum(active[t][e] for t in tokens) for e in experts]
+    mass = [sum(weights[t][e] for t in tokens) for e in experts]
+    load = [n_e / sum(n) for n_e in n]
+    mean = sum(load) / num_experts
+    joint = {(c, e): sum(active[t][e] for t in tokens if labels[t] == c) for c in range(NUM_CLASSES) for e in experts}
+    p_class = [sum(joint[c, e] for e in experts) / sum(n) for c in range(NUM_CLASSES)]
+    information = sum(
+        count / sum(n) * math.log2(count / sum(n) / (p_class[c] * load[e])) for (c, e), count in joint.items() if count
+    )
+    return {
+        "entropy": entropy(n) / math.log(num_experts),
+        "token_entropy": sum(entropy(w) for w in weights if sum(w)) / num_tokens / math.log(num_experts),
+        "load_cv": math.sqrt(sum((p - mean) ** 2 for p in load) / num_experts) / mean,
+        "load_max": max(load),
+        "load_max_ratio": max(load) / mean,
+        "load_min_ratio": min(load) / mean,
+        "dead": sum(n_e == 0 for n_e in n) / num_experts,
+        "nearly_dead": sum(p < 0.01 / num_experts for p in load) / num_experts,
+        "density": sum(n) / (num_tokens * num_experts),
+        "load": load,
+        "gate_mass": [m / sum(mass) for m in mass],
+        "experts_per_token": [sum(sum(row) == i for row in active) for i in range(num_experts + 1)],
+        "co_activation": [
+            [sum(active[t][i] and active[t][j] for t in tokens) / num_tokens for j in experts] for i in experts
+        ],
+        "class_information": information,
+        "class_information_share": information * math.log(2) / (entropy(n) or 1),
+    }
+
+
+@settings(settings.get_profile("stats"))
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(2, 6), st.sampled_from([0.1, 0.4, 1.0]), st.integers(0, 2**31))
+def test_every_figure_is_its_definition(batch, per_image, num_experts, density, seed):
+    one = random_routing(batch, per_image, num_experts, seed, density)
+    labels = torch.randint(NUM_CLASSES, (batch,), generator=torch.Generator().manual_seed(seed)).tolist()
+    if not one.active.any():
+        return
+    found = figures((one, labels))
+    token_labels = [label for label in labels for _ in range(per_image)]
+    expected = by_definition(one.active.tolist(), one.weights.tolist(), token_labels)
+    for name, value in expected.items():
+        got = getattr(found, name)
+        if name == "co_activation":
+            got, value = sum(map(list, got), []), sum(value, [])
+        # gate weights and token entropies are kept in units of 2⁻²⁴ = 6e-8
+        assert got == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_by_hand():
+    # loads 3, 1, 0, 0 of 4; weights (1, 1), (2), (1), so mass 4, 1 of 5
+    one = routing(
+        [[True, True, False, False], [True, False, False, False], [True, False, False, False]],
+        torch.tensor([[1.0, 1, 0, 0], [2, 0, 0, 0], [1, 0, 0, 0]]),
+    )
+    found = figures((one, None))
+    assert found.load == (0.75, 0.25, 0, 0)
+    assert found.gate_mass == (0.8, 0.2, 0, 0)
+    # ¾ ln 4/3 + ¼ ln 4 = ln 4 − ¾ ln 3
+    assert found.entropy == pytest.approx((math.log(4) - 0.75 * math.log(3)) / math.log(4))
+    # 4/3 experts a token: at least one with ¾ of the pairs and one with ¼, which is what this is
+    assert found.entropy_min == pytest.approx(found.entropy)
+    assert found.token_entropy == pytest.approx(math.log(2) / 3 / math.log(4), rel=1e-6)  # ln 2, 0 and 0
+    # deviations from ¼: ½, 0, −¼, −¼; √((¼ + 0 + 1/16 + 1/16) / 4) / ¼
+    assert found.load_cv == pytest.approx(math.sqrt(0.375 / 4) * 4)
+    assert (found.load_max, found.load_max_ratio, found.load_min_ratio) == (0.75, 3, 0)
+    assert (found.dead, found.nearly_dead) == (0.5, 0.5)
+    assert found.density == 4 / 12
+    assert found.experts_per_token == (0, 2, 1, 0, 0)
+    assert found.co_activation == ((1, 1 / 3, 0, 0), (1 / 3, 1 / 3, 0, 0), (0,) * 4, (0,) * 4)
+    assert found.class_information is found.class_information_share is None
+
+
+def test_nearly_dead_is_below_a_hundredth_of_the_fair_share():
+    # of 1,000 pairs on 2 experts the fair share is 500; 5 is a hundredth, 4 is less
+    for count, nearly_dead in [(5, 0.0), (4, 0.5)]:
+        first = torch.arange(1000) < count
+        found = figures((routing(torch.stack([first, ~first], 1)), None))
+        assert (found.nearly_dead, found.dead) == (nearly_dead, 0)
+
+
+@settings(settings.get_profile("stats"))
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.integers(0, 2**31))
+def test_the_same_tokens_give_the_same_figures_in_any_batches_and_order(sizes, seed):
+    """Equal to the last bit: counts are integers."""
+    per_image, batch = 4, sum(sizes)
+    whole = random_routing(batch, per_image, 5, seed)
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(NUM_CLASSES, (batch,), generator=generator).tolist()
+    parts, start = [], 0
+    for size in sizes:
+        rows = slice(start * per_image, (start + size) * per_image)
+        parts.append((routing(whole.active[rows], whole.weights[rows], size), labels[start : start + size]))
+        start += size
+    expected = figures((whole, labels))
+    assert figures(*parts) == expected
+    assert figures(*parts[::-1]) == expected
+
+
+@pytest.mark.parametrize(("num_experts", "k"), [(2, 1), (8, 1), (8, 2), (8, 8), (5, 3)])
+def test_entropy_min_of_fixed_k(num_experts, k):
+    collapsed = torch.zeros(6, num_experts, dtype=torch.bool)
+    collapsed[:, :k] = True
+    found = figures((routing(collapsed), None))
+    assert found.entropy_min == pytest.approx(math.log(k) / math.log(num_experts))
+    assert found.entropy == pytest.approx(found.entropy_min)
+
+
+def test_entropy_min_is_the_least_over_all_routings_of_a_density():
+    """All 2⁹ routings of 3 tokens to 3 experts."""
+    least, reported = {}, {}
+    for bits in product([False, True], repeat=9):
+        loads = [sum(bits[e::3]) for e in range(3)]
+        pairs = sum(loads)
+        if pairs:
+            least[pairs] = min(least.get(pairs, math.inf), entropy(loads) / math.log(3))
+    for pairs in least:
+        one = routing((torch.arange(9) < pairs).view(3, 3))
+        reported[pairs] = figures((one, None)).entropy_min
+    assert reported == pytest.approx(least)
+
+
+def test_an_expert_of_its_own_for_each_class():
+    one = routing(torch.eye(3, dtype=torch.bool).repeat_interleave(4, 0), batch=3)
+    found = figures((one, [2, 0, 1]))
+    assert found.class_information == pytest.approx(math.log2(3))
+    assert found.class_information_share == pytest.approx(1)
+
+
+def test_classes_that_share_their_experts_alike():
+    one = routing(torch.eye(3, dtype=torch.bool).repeat(3, 1), batch=3)
+    found = figures((one, [0, 1, 2]))
+    assert found.class_information == pytest.approx(0, abs=1e-12)
+    assert found.class_information_share == pytest.approx(0, abs=1e-12)
+
+
+def test_labels_for_some_batches_only():
+    """Information and its share are about the labelled pairs; the rest still counts for the load."""
+    labelled = routing(torch.eye(2, dtype=torch.bool), batch=2)
+    unlabelled = routing(torch.tensor([[True, False]] * 50))
+    found = figures((labelled, [0, 1]), (unlabelled, None))
+    assert found.class_information == pytest.approx(1)
+    assert found.class_information_share == pytest.approx(1)
+    assert found.load == (51 / 52, 1 / 52)
+
+
+@pytest.mark.parametrize("updates", [[], [(routing(torch.zeros(4, 3, dtype=torch.bool)), [1])]])
+def test_nothing_active(updates):
+    found = figures(*updates, num_experts=3)
+    assert (found.dead, found.nearly_dead) == (1, 1)
+    zero = ("entropy", "entropy_min", "token_entropy", "load_cv", "load_max", "load_max_ratio", "density")
+    assert [getattr(found, name) for name in zero] == [0] * len(zero)
+    assert found.load == found.gate_mass == (0, 0, 0)
+    assert found.experts_per_token == (4 * len(updates), 0, 0, 0)
+    assert found.class_information is None
+
+
+def test_a_single_expert():
+    found = figures((routing(torch.tensor([[True], [False]])), [1]))
+    assert (found.entropy, found.token_entropy, found.entropy_min, found.load_cv) == (0, 0, 0, 0)
+    assert found.load_max_ratio == found.load_min_ratio == 1
+    assert found.density == 0.5
+    assert found.class_information_share == 0
+
+
+def test_layers_are_counted_apart():
+    stats = RoutingStats(host(layers=2))
+    stats.update({"0": routing(torch.ones(2, 4, dtype=torch.bool)), "1": routing(torch.zeros(2, 4, dtype=torch.bool))})
+    found = stats.figures()
+    assert {name: one.density for name, one in found.items()} == {"0": 1, "1": 0}
+    assert mean_figures(found)["density"] == 0.5
+    assert mean_figures(found)["class_information"] is None
+
+
+def test_the_mean_over_layers():
+    stats = RoutingStats(host(layers=2), NUM_CLASSES)
+    for seed, name in enumerate("01"):
+        stats.update({name: random_routing(2, 6, 4, seed)}, torch.tensor([0, 1]))
+    found = stats.figures()
+    for name, mean in mean_figures(found).items():
+        assert mean == pytest.approx((getattr(found["0"], name) + getattr(found["1"], name)) / 2)
+
+
+def test_the_mean_of_no_layer():
+    assert set(mean_figures({}).values()) == {None}
+    assert RoutingStats(nn.Linear(2, 2)).figures() == {}
