@@ -65,8 +65,8 @@ def split(labels: NDArray[np.int64]) -> Split:
 def materialise(folder: Path, loader: Literal["ffcv", "folder"]) -> tuple[Path, Path]:
     """Paths of the train and test split for a loader, written into `folder` unless they are there, and whole.
 
-    train.beton and val.beton for ``ffcv``; train and val, class folders of PNG files, for ``folder``. Several processes may ask at once: one
-    writes, the others wait.
+    train.beton and val.beton for ``ffcv``; train and val, class folders of PNG files, for ``folder``. Several
+    processes may ask at once: one writes, the others wait.
     """
     suffix = ".beton" if loader == "ffcv" else ""
     targets = folder / f"train{suffix}", folder / f"val{suffix}"

@@ -19,7 +19,7 @@ from __future__ import annotations
 import queue
 from dataclasses import replace
 from functools import cache
-from threading import current_thread
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -182,7 +182,7 @@ class _Guarded(EpochIterator):
 
     def close(self) -> None:
         super().close()
-        if self.is_alive() and current_thread() is not self:
+        if self.is_alive() and get_ident() != self.ident:  # FFCV's `__del__` closes too, maybe in the thread itself
             self.join(self._patience)
 
 

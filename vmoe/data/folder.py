@@ -70,21 +70,24 @@ class FolderLoader:
         """See `Loader.epoch`."""
         self._reading.start = number, first
         batches = iter(self._loader)
-        while True:
-            try:
-                batch = next(batches, None)
-            except RuntimeError as error:
-                if "timed out" not in str(error):
-                    raise
-                raise TimeoutError(
-                    f"no batch from '{self._path}' within {self._timeout:g} seconds (data.timeout): is its disk still"
-                    " there, or is one batch more work than that?"
-                ) from error
-            if batch is None:
-                return
-            if isinstance(batch, str):
-                raise DataError(batch)
-            yield batch
+        failure: Exception | None = None
+        try:
+            for batch in batches:
+                if isinstance(batch, str):
+                    failure = DataError(batch)
+                    break
+                yield batch
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            failure = TimeoutError(
+                f"no batch from '{self._path}' within {self._timeout:g} seconds (data.timeout): is its disk still"
+                " there, or is one batch more work than that?"
+            )
+        finally:
+            del batches  # and with it its workers
+        if failure is not None:
+            raise failure  # not earlier: its traceback would keep the iterator
 
 
 class _Reading(Sampler[tuple[Indices, Keys]]):
