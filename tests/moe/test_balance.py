@@ -142,7 +142,7 @@ def test_a_loss_without_active_pairs_is_zero_and_has_a_gradient():
     scores = torch.zeros(3, 2, requires_grad=True)
     loss = routing_free_loss([free(scores)], 0.5)
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert not scores.grad.any()
 
 
@@ -182,10 +182,10 @@ def test_trace_by_hand():
     assert trace(controller(), steps) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("rate", "target"), [(0.1, 0.5), (1.0, 1.0), (0.02, 0.01)])
-def test_rate_and_target_are_the_specs(rate, target):
+@pytest.mark.parametrize(("rate", "target", "direction"), [(0.1, 0.5, -1), (1.0, 1.0, -1), (0.02, 0.01, 1)])
+def test_rate_and_target_are_the_specs(rate, target, direction):
+    """Density 3/8."""
     balance = controller(balance_rate=rate, target_density=target, balance_start=1e-3)
-    direction = (0.375 > target) - (0.375 < target)
     assert trace(balance, [[with_density(3)]]) == pytest.approx([1e-3 * (1 + rate) ** direction], rel=1e-12)
 
 
