@@ -45,10 +45,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: refused, it is no file of plain values and tensors: {reason}") from None
+        raise ValueError(f"{path}: refused, it is no file of plain values and tensors: {_brief(error)}") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: damaged or no checkpoint: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path}: damaged or no checkpoint: {_brief(error)}") from None
     if not isinstance(checkpoint, dict) or "format" not in checkpoint:
         raise ValueError(f"{path}: no checkpoint of vmoe (a dense timm checkpoint is loaded by timm, then upcycled)")
     if checkpoint["format"] != FORMAT:
@@ -56,6 +55,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if missing := KEYS - set(checkpoint):
         raise ValueError(f"{path}: damaged, it lacks {', '.join(sorted(missing))}")
     return checkpoint
+
+
+def _brief(error: Exception) -> str:
+    """The first line of torch's message, or the error's name where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def counting_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:

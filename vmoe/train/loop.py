@@ -67,8 +67,7 @@ def train_epoch(state: TrainState, parts: Parts, network: nn.Module) -> None:
     with progress, closing(parts.train_loader.epoch(state.epoch)) as batches:
         for index, (images, labels) in zip(range(micro_batches), batches, strict=False):
             is_last = (index + 1) % config.train.accumulate == 0
-            loss = micro_step(state, parts, network, images, labels, meter, synchronise=is_last)
-            meter.add(loss, len(labels))
+            micro_step(state, parts, network, images, labels, meter, synchronise=is_last)
             if not is_last:
                 continue
             optimizer_step(state, parts)
@@ -89,8 +88,8 @@ def micro_step(
     meter: Meter,
     *,
     synchronise: bool,
-) -> Tensor:
-    """Forward and backward of one micro-batch; returns the task loss. Gradients sum up over micro-batches."""
+) -> None:
+    """Forward and backward of one micro-batch. Gradients sum up over micro-batches."""
     device = parts.processes.device
     images = parts.prepare(images.to(device, non_blocking=True))
     images, targets = parts.augment(images, labels.to(device, non_blocking=True))
@@ -98,10 +97,9 @@ def micro_step(
         with record(state.model) as routings, autocast(device, parts.precision):
             logits = network(images)
         task_loss = parts.augment.criterion(logits.float(), targets)
-        loss = task_loss + state.balance(routings)
-        (loss / parts.config.train.accumulate).backward()
-    meter.count_pairs(routings)
-    return task_loss.detach()
+        balance_loss = state.balance(routings)
+        ((task_loss + balance_loss) / parts.config.train.accumulate).backward()
+    meter.add(task_loss, balance_loss, routings, len(labels))
 
 
 def no_sync(network: nn.Module) -> AbstractContextManager[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ from .progress import Progress
 from .state import Parts, TrainState
 
 
+class SinceLog(NamedTuple):
+    """Mean losses on this process, and images a second over all processes, since the last line."""
+
+    loss: float
+    balance_loss: float
+    images_per_second: float
+
+
 class Meter:
     """What an epoch's steps add up to. Counts stay on the device until they are asked for."""
 
@@ -24,31 +33,40 @@ class Meter:
         self.pairs = {name: torch.zeros((), dtype=torch.int64, device=device) for name in parts.cost.layers}
         self.images = 0
         self.start = time.perf_counter()
-        self.loss_since_log = torch.zeros((), device=device)
+        self.losses = torch.zeros(2, device=device)  # task and balance, since the last line
         self.batches_since_log = 0
         self.images_at_log, self.time_at_log = 0, self.start
 
-    def add(self, loss: Tensor, images: int) -> None:
-        self.loss_since_log += loss
+    def add(self, task_loss: Tensor, balance_loss: Tensor | float, routings: Record, images: int) -> None:
+        """Count one micro-batch of this process."""
+        self.losses[0] += task_loss.detach()
+        self.losses[1] += balance_loss.detach() if isinstance(balance_loss, Tensor) else balance_loss
         self.batches_since_log += 1
         self.images += images * self.parts.processes.world
-
-    def count_pairs(self, routings: Record) -> None:
         for name, routing in routings.items():
             self.pairs[name] += routing.count_pairs()
 
-    def since_log(self) -> tuple[float, float]:
-        """(mean loss on this process, images a second over all processes) since this was last asked."""
-        loss = self.loss_since_log.item() / max(self.batches_since_log, 1)
+    def since_log(self, step: int) -> SinceLog:
+        """What happened since this was last asked. Raises `FloatingPointError` if a loss was not finite."""
+        task, balance = (self.losses / max(self.batches_since_log, 1)).tolist()
+        if not math.isfinite(task + balance):
+            raise FloatingPointError(
+                f"by step {step} the loss is {task}, with a balance loss of {balance}; the last checkpoint is"
+                f" {self.parts.folder.last}. Try a smaller optimizer.lr, optimizer.clip_grad, or train.precision=float32"
+            )
         now = time.perf_counter()
         rate = (self.images - self.images_at_log) / (now - self.time_at_log)
-        self.loss_since_log.zero_()
+        self.losses.zero_()
         self.batches_since_log = 0
         self.images_at_log, self.time_at_log = self.images, now
-        return loss, rate
+        return SinceLog(task, balance, rate)
 
     def close(self, state: TrainState) -> None:
-        """Add the epoch's images, seconds and FLOPs, over all processes, to the state."""
+        """Add the epoch's images, seconds and FLOPs, over all processes, to the state.
+
+        Raises `FloatingPointError` if a loss since the last line was not finite.
+        """
+        self.since_log(state.step)
         pairs = {name: int(sum_over_processes(count)) for name, count in self.pairs.items()}
         state.train_seconds += time.perf_counter() - self.start
         state.train_images += self.images
@@ -57,12 +75,7 @@ class Meter:
 
 def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progress) -> None:
     """A line for people and one for metrics.jsonl."""
-    loss, rate = meter.since_log()
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss is {loss} at step {state.step}; the last checkpoint is {parts.folder.last}. Try a smaller"
-            " optimizer.lr, optimizer.clip_grad, or train.precision=float32"
-        )
+    since = meter.since_log(state.step)
     rate_of_learning = max(group["lr"] for group in state.optimizer.param_groups)
     balance = {name: float(value) for name, value in state.balance.figures().items()}
     parts.folder.log(
@@ -70,11 +83,17 @@ def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progre
             "kind": "train",
             "step": state.step,
             "epoch": state.epoch,
-            "loss": loss,
+            "loss": since.loss,
+            "balance_loss": since.balance_loss,
             "lr": rate_of_learning,
-            "images_per_second": rate,
+            "images_per_second": since.images_per_second,
             **balance,
         }
     )
-    figures = [f"step {state.step}", f"loss {loss:.4f}", f"lr {rate_of_learning:.2e}", f"{rate:,.0f} img/s"]
+    figures = [
+        f"step {state.step}",
+        f"loss {since.loss:.4f}",
+        f"lr {rate_of_learning:.2e}",
+        f"{since.images_per_second:,.0f} img/s",
+    ]
     progress.figures(", ".join([*figures, *(f"{name} {value:.3g}" for name, value in balance.items())]))

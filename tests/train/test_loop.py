@@ -1,0 +1,133 @@
+"""The training loop: it learns, adds up, and goes on where it stopped."""
+
+import json
+
+import pytest
+import torch
+from memory import tiny_config, tiny_run
+
+from vmoe.moe import Balance
+from vmoe.train.checkpoint import read_checkpoint
+from vmoe.train.loop import fit, micro_step, optimizer_step
+from vmoe.train.meter import Meter
+
+GATES = ("dense", "topk", "self", "random", "routing_free")
+
+
+def weights_of(state):
+    return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_every_gate_learns_dark_from_bright(gate, tmp_path):
+    state, parts = tiny_run(tiny_config(f"moe.gate={gate}", "schedule.epochs=8"), tmp_path)
+    evaluation = fit(state, parts)
+    losses = [entry["loss"] for entry in read_metrics(parts, "train")]
+    assert evaluation.top1 == 100
+    assert evaluation.samples == 48
+    assert losses[-1] < 0.8 * losses[0]
+    assert set(evaluation.routing) == set(parts.cost.layers)
+
+
+@pytest.mark.parametrize("gate", ["topk", "routing_free"])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(gate, tmp_path):
+    overrides = (f"moe.gate={gate}", "schedule.epochs=3", "train.ema_decay=0.9", "augment.mixup=0.8")
+    whole, parts = tiny_run(tiny_config(*overrides), tmp_path / "whole")
+    fit(whole, parts)
+
+    first, parts = tiny_run(tiny_config(*overrides, "schedule.max_steps=6"), tmp_path / "first")
+    fit(first, parts)
+    assert first.step == 6  # one epoch of 48 / 8 steps
+    second, parts = tiny_run(tiny_config(*overrides), tmp_path / "second")
+    second.load(read_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt"))
+    fit(second, parts)
+
+    for name, tensor in weights_of(whole).items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    for name, tensor in whole.ema.module.state_dict().items():
+        assert torch.equal(tensor, second.ema.module.state_dict()[name]), name
+    for name, tensor in whole.balance.state_dict().items():
+        assert torch.equal(tensor, second.balance.state_dict()[name]), name
+    assert whole.train_flops == second.train_flops
+
+
+def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):
+    gradients = []
+    for accumulate in (1, 2, 4):
+        config = tiny_config("moe.gate=self", f"train.accumulate={accumulate}")
+        state, parts = tiny_run(config, tmp_path)
+        images, labels = parts.train_loader.images[:8], parts.train_loader.labels[:8]
+        for chunk in range(accumulate):
+            part = slice(chunk * 8 // accumulate, (chunk + 1) * 8 // accumulate)
+            micro_step(state, parts, state.model, images[part], labels[part], Meter(parts), synchronise=True)
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in state.model.parameters()]))
+    for other in gradients[1:]:
+        assert (other - gradients[0]).norm() < 1e-5 * gradients[0].norm()
+
+
+def test_clipping_bounds_the_gradient_norm(tmp_path):
+    state, parts = tiny_run(tiny_config("optimizer.clip_grad=0.01", "optimizer.kind=sgd"), tmp_path)
+    loader = parts.train_loader
+    micro_step(state, parts, state.model, loader.images[:8], loader.labels[:8], Meter(parts), synchronise=True)
+    norms = []
+    state.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: norms.append(
+            torch.cat([p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]).norm()
+        )
+    )
+    optimizer_step(state, parts)
+    assert float(norms[0]) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_the_controller_steps_once_an_optimizer_step(tmp_path):
+    config = tiny_config("moe.gate=routing_free", "train.accumulate=4", "moe.gate.target_density=0.01")
+    state, parts = tiny_run(config, tmp_path)
+    fit(state, parts)
+    assert state.step == 12
+    assert float(state.balance.coefficient) == pytest.approx(1e-10 * 1.02**12)  # always denser than the target
+
+
+def test_flops_spent_are_the_fixed_part_and_every_active_pair(tmp_path):
+    state, parts = tiny_run(tiny_config("moe.gate=topk", "schedule.epochs=1"), tmp_path)
+    fit(state, parts)
+    images, tokens, k = 48, 5, 2  # 8² pixels in 4² patches, and the class token
+    (layer,) = parts.cost.layers.values()
+    on_pairs = 3 * images * tokens * k * layer.flops_per_pair
+    assert state.train_flops == images * parts.cost.fixed_train_flops + on_pairs
+
+
+def test_best_checkpoint_is_of_the_best_evaluation_and_last_of_the_last(tmp_path):
+    state, parts = tiny_run(tiny_config("schedule.epochs=4"), tmp_path)
+    fit(state, parts)
+    evaluations = {entry["epoch"]: entry["top1"] for entry in read_metrics(parts, "evaluation")}
+    best = read_checkpoint(parts.folder.best)["training"]
+    assert best["best_top1"] == max(evaluations.values())
+    assert evaluations[best["epoch"]] == max(evaluations.values())
+    assert read_checkpoint(parts.folder.last)["training"]["epoch"] == 4
+
+
+def test_the_moving_average_is_evaluated_where_the_config_says_so(tmp_path):
+    config = tiny_config("train.ema_decay=0.9999999", "train.evaluate=ema", "schedule.epochs=8")
+    state, parts = tiny_run(config, tmp_path)
+    untrained = weights_of(state)["blocks.0.mlp.fc1.weight"]
+    evaluation = fit(state, parts)
+    assert torch.allclose(state.ema.module.state_dict()["blocks.0.mlp.fc1.weight"], untrained, atol=1e-5)
+    assert evaluation.loss > 0.5  # an average that has hardly moved has not learned
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(tmp_path):
+    state, parts = tiny_run(tiny_config("schedule.epochs=3"), tmp_path)
+
+    class Diverging(Balance):
+        def forward(self, routings):
+            return float("nan") if state.epoch == 1 else 0.0
+
+    state.balance = Diverging()
+    with pytest.raises(FloatingPointError, match=r"by step 7 .*the last checkpoint is .*last.pt"):
+        fit(state, parts)
+    assert read_checkpoint(parts.folder.last)["training"]["epoch"] == 1
+
+
+def read_metrics(parts, kind):
+    entries = map(json.loads, parts.folder.metrics.read_text().splitlines())
+    return [entry for entry in entries if entry["kind"] == kind]
