@@ -9,6 +9,7 @@ import ctypes
 import multiprocessing
 import os
 import queue
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing import Process
@@ -118,6 +119,7 @@ def shrink(image: Pixels, max_resolution: int | None) -> Pixels:
 def _work(number: int, *arguments: Any) -> None:
     """A writing process: FFCV's, whose result is its list of allocations, or here also the sentence of an error."""
     results, samples = arguments[-2:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     np.random.seed(number)  # of which images `proportion` compresses; forked processes would all draw the same
     try:
         worker_job_indexed_dataset(*arguments)

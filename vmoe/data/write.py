@@ -7,6 +7,7 @@ were whole. Here nothing gets its final name before it has been compared with it
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -178,6 +179,7 @@ class _Checker:
     @classmethod
     def start(cls, source: Source, encoding: Encoding) -> None:
         cls.source, cls.encoding = source, encoding
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
 
     @classmethod
     def check(cls, part: range) -> _Checked:
