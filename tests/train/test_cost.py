@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from memory import tiny_config
 from torch.utils.flop_counter import FlopCounterMode
 
 import vmoe
@@ -62,7 +61,3 @@ def test_activation_bytes_grow_with_the_image():
         for size in (8, 16)
     )
     assert large.activation_bytes > 3 * small.activation_bytes  # 17 tokens for 5
-
-
-def test_a_config_of_the_tests_is_a_config():
-    assert tiny_config().moe.gate.kind == "topk"

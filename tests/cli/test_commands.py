@@ -1,0 +1,147 @@
+"""The commands, from a folder of pictures to a table of runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from world import make_world, vmoe
+
+import vmoe as package
+
+ROOT = Path(__file__).parents[2]
+FIGURES = {"entropy", "entropy_min", "token_entropy", "load_cv", "load_max", "dead", "density"}
+RESULT = {
+    *("format", "gate", "model", "data", "seed", "steps", "top1", "top5", "loss", "eval_samples", "params"),
+    *("active_params", "flops_per_image", "train_flops", "images_per_second", "routing"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A working directory with two finished runs, topk and dense."""
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        outcomes = [vmoe("train", "tiny.yaml", f"moe.gate={gate}", f"output=runs/{gate}") for gate in ("topk", "dense")]
+    assert [outcome.status for outcome in outcomes] == [0, 0], outcomes
+    return folder, outcomes
+
+
+@pytest.fixture
+def inside(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    return trained[0]
+
+
+def test_a_run_leaves_what_is_documented(trained):
+    folder, _ = trained
+    run = folder / "runs/topk"
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert files == {
+        *("config.yaml", "environment.json", "metrics.jsonl", "result.json", "expert_load.png"),
+        *("checkpoints/last.pt", "checkpoints/best.pt"),
+    }
+    result = json.loads((run / "result.json").read_text())
+    assert set(result) == RESULT
+    assert set(result["routing"]["mean"]) >= FIGURES
+    assert [layer["layer"] for layer in result["routing"]["layers"]] == ["blocks.1.mlp"]
+    assert set(result["routing"]["layers"][0]) >= FIGURES
+    assert result["eval_samples"] == 10
+    assert result["train_flops"] > 24 * result["flops_per_image"]
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_the_last_line_is_the_results_path_and_headline(trained):
+    last = trained[1][0].out.splitlines()[-1]
+    assert last.startswith("runs/topk/result.json  topk: top-1 ")
+
+
+def test_a_dense_run_reports_no_routing(inside):
+    result = json.loads(Path("runs/dense/result.json").read_text())
+    assert result["routing"] == {"mean": None, "layers": []}
+    assert result["active_params"] == result["params"]
+
+
+def test_evaluation_from_the_checkpoint_equals_that_at_the_end_of_training(inside):
+    assert vmoe("eval", "runs/topk/checkpoints/last.pt").status == 0
+    trained, evaluated = (
+        json.loads(Path("runs/topk", *at, "result.json").read_text()) for at in ((), ("eval", "last-val"))
+    )
+    speed = {"images_per_second"}
+    assert {key: trained[key] for key in RESULT - speed} == {key: evaluated[key] for key in RESULT - speed}
+
+
+def test_evaluation_takes_other_data_and_another_folder(inside):
+    outcome = vmoe("eval", "runs/topk/checkpoints/best.pt", "--data", "images/train", "--output", "elsewhere")
+    assert outcome.status == 0, outcome.err
+    assert json.loads(Path("elsewhere/result.json").read_text())["eval_samples"] == 24
+
+
+def test_the_model_loads_from_python(inside):
+    model = package.load("runs/topk/checkpoints/last.pt")
+    with package.record(model) as routings:
+        assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 2)
+    assert routings["blocks.1.mlp"].active.shape == (2 * 5, 4)
+
+
+def test_compare_prints_a_row_a_run(inside):
+    outcome = vmoe("compare", "runs/dense", "runs/topk")
+    assert outcome.status == 0, outcome.err
+    assert [line.split()[0] for line in outcome.out.splitlines() if line.startswith(("dense", "topk"))] == [
+        "dense",
+        "topk",
+    ]
+
+
+def test_print_config_prints_a_config_that_gives_itself(inside):
+    printed = vmoe("train", "tiny.yaml", "moe.gate=self", "--print-config").out
+    Path("printed.yaml").write_text(printed)
+    assert vmoe("train", "printed.yaml", "--print-config").out == printed
+    assert yaml.safe_load(printed)["moe"]["gate"]["kind"] == "self"
+
+
+def test_dry_run_says_what_it_costs_and_writes_nothing(inside):
+    outcome = vmoe("train", "tiny.yaml", "output=runs/dry", "--dry-run")
+    assert outcome.status == 0, outcome.err
+    for word in ("parameters", "active", "FLOPs an image", "memory", "steps"):
+        assert word in outcome.out
+    assert not Path("runs/dry").exists()
+
+
+def test_a_used_output_folder_is_refused_and_left_as_it_was(inside):
+    before = {path: path.read_bytes() for path in Path("runs/topk").rglob("*") if path.is_file()}
+    outcome = vmoe("train", "tiny.yaml", "output=runs/topk")
+    assert outcome.status == 2
+    assert "already holds a run" in outcome.err
+    assert "train.resume=auto" in outcome.err
+    assert before == {path: path.read_bytes() for path in Path("runs/topk").rglob("*") if path.is_file()}
+
+
+def test_a_run_is_resumed_only_with_its_own_config(inside):
+    outcome = vmoe("train", "tiny.yaml", "output=runs/topk", "train.resume=auto", "optimizer.lr=0.5")
+    assert outcome.status == 2
+    assert "optimizer.lr is 0.5, was 0.001" in outcome.err
+
+
+def test_a_trial_is_resumed_to_its_end(inside):
+    arguments = ("train", "tiny.yaml", "output=runs/trial", "schedule.epochs=2", "train.resume=auto")
+    assert vmoe(*arguments, "schedule.max_steps=3").status == 0
+    assert vmoe(*arguments).status == 0
+    steps = [json.loads(line)["step"] for line in Path("runs/trial/metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert json.loads(Path("runs/trial/result.json").read_text())["steps"] == 6
+
+
+@pytest.mark.parametrize("entry", [["-m", "vmoe"], [str(ROOT / "train_imagenet.py")]])
+def test_the_script_and_the_module_are_the_command(inside, entry):
+    command = ["train"] if entry[0] == "-m" else []
+    arguments = [*command, "--config", "tiny.yaml", "moe.gate=random", "--print-config"]
+    done = subprocess.run([sys.executable, *entry, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["moe"]["gate"]["kind"] == "random"
