@@ -154,6 +154,23 @@ def test_the_same_tokens_give_the_same_figures_in_any_batches_and_order(sizes, s
     assert figures(*parts[::-1]) == expected
 
 
+@pytest.mark.parametrize("images_here", [0, 1, 3])
+def test_processes_change_nothing(monkeypatch, images_here):
+    """all_reduce adds what the other process has counted; one of them may have counted nothing."""
+    whole, labels, model = random_routing(3, 4, 5, seed=0), torch.tensor([0, 2, 2]), host(5)
+    here, there = RoutingStats(model, NUM_CLASSES), RoutingStats(model, NUM_CLASSES)
+    for stats, images in (here, slice(0, images_here)), (there, slice(images_here, 3)):
+        if count := len(labels[images]):
+            rows = slice(images.start * 4, images.stop * 4)
+            stats.update({"0": routing(whole.active[rows], whole.weights[rows], count)}, labels[images])
+    others = iter(there.layers["0"].tensors())
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda counts: counts.add_(next(others)))
+    here.all_reduce()
+    assert here.figures()["0"] == figures((whole, labels.tolist()))
+    assert next(others, None) is None
+
+
 @pytest.mark.parametrize(("num_experts", "k"), [(2, 1), (8, 1), (8, 2), (8, 8), (5, 3)])
 def test_entropy_min_of_fixed_k(num_experts, k):
     collapsed = torch.zeros(6, num_experts, dtype=torch.bool)
