@@ -82,8 +82,8 @@ def _read_index(path: Path, name: str, size: int) -> Reader:
         reader = Reader(str(path))
     except (AssertionError, AttributeError, IndexError, KeyError, OSError, ValueError) as error:
         raise DataError(
-            f"{name}, which is no .beton file of FFCV, is cut short or cannot be read ({error or 'empty'}); data.loader="
-            "folder reads image folders, `vmoe write` makes a .beton file from one"
+            f"{name}, which is no .beton file of FFCV, is cut short or cannot be read ({error or 'empty'});"
+            " data.loader=folder reads image folders, `vmoe write` makes a .beton file from one"
         ) from error
     fields = dict(zip(reader.field_names, map(type, reader.handlers.values()), strict=True))
     if fields != _FIELDS:

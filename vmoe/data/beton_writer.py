@@ -73,7 +73,7 @@ def write_samples(
             process = Process(target=_work, args=(number, *arguments), daemon=True)
             processes.append(process)
             process.start()
-        with tqdm(total=count, desc="write images", unit="img", disable=not progress) as bar:
+        with tqdm(total=count, desc="write images", unit="img", disable=None if progress else True) as bar:
             writer.finalize(_watch(processes, results, lambda: done.value, bar))
     finally:
         for process in processes:

@@ -142,7 +142,7 @@ def _check_images(source: Source, encoding: Encoding, workers: int, progress: bo
     size = max(1, min(64, count // (4 * workers)))
     parts = [range(start, min(start + size, count)) for start in range(0, count, size)]
     shapes, problems = [], []
-    with tqdm(total=count, desc="check images", unit="img", disable=not progress) as bar:
+    with tqdm(total=count, desc="check images", unit="img", disable=None if progress else True) as bar:
         for part, (found, wrong) in zip(parts, _in_processes(source, encoding, parts, workers), strict=True):
             shapes += found
             problems += wrong
