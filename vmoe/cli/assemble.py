@@ -67,7 +67,11 @@ def model_arguments(config: RunConfig, num_classes: int) -> dict[str, Any]:
 def build_model(config: RunConfig, num_classes: int) -> nn.Module:
     """The config's model: the timm host, then its MoE layers, from torch's global generator."""
     arguments = model_arguments(config, num_classes)
-    return backbone.create_model(config.model.name, config.moe, pretrained=config.model.pretrained, **arguments)
+    model = backbone.create_model(config.model.name, config.moe, pretrained=config.model.pretrained, **arguments)
+    patches = getattr(getattr(model, "patch_embed", None), "patch_size", ())
+    if any(config.data.image_size % size for size in patches):  # timm would leave out the rest of the image
+        raise ConfigError(f"data.image_size is {config.data.image_size}; allowed: a multiple of the patch, {patches}")
+    return model
 
 
 def describe_model(config: RunConfig, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -126,7 +126,9 @@ def resumable(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None:
     changed = [key for key in sorted({*now, *then}) if key not in MAY_DIFFER and now.get(key) != then.get(key)]
     if changed:
         listed = "; ".join(f"{key} is {now.get(key)!r}, was {then.get(key)!r}" for key in changed)
-        raise ConfigError(f"cannot go on with the run in {folder.path}: {listed}. Allowed to differ: {MAY_DIFFER}")
+        raise ConfigError(
+            f"cannot go on with the run in {folder.path}: {listed}. Allowed to differ: {', '.join(MAY_DIFFER)}"
+        )
     return checkpoint
 
 

@@ -85,7 +85,9 @@ def _same_kind(below: Mapping, above: Mapping) -> bool:
 def _read_with_bases(path: Path, children: tuple[Path, ...]) -> Mapping:
     resolved = path.resolve()
     if resolved in children:
-        raise ConfigError(f"{path}: base leads back to itself: {' -> '.join(map(str, [*children, resolved]))}")
+        raise ConfigError(
+            f"{path}: base leads back to itself: {' -> '.join(file.name for file in [*children, resolved])}"
+        )
     data = _read_yaml(path)
     base = data.pop("base", None)
     if base is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: refused, it is no file of plain values and tensors: {_brief(error)}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        unsafe = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"it would call {unsafe[1]}" if unsafe else "it holds something else"
+        raise ValueError(f"{path}: refused, since a checkpoint is plain values and tensors, and {found}") from None
+    except Exception as error:  # torch's reader meets arbitrary bytes and answers with whatever they lead to
         raise ValueError(f"{path}: damaged or no checkpoint: {_brief(error)}") from None
     if not isinstance(checkpoint, dict) or "format" not in checkpoint:
         raise ValueError(f"{path}: no checkpoint of vmoe (a dense timm checkpoint is loaded by timm, then upcycled)")

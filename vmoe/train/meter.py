@@ -52,7 +52,8 @@ class Meter:
         if not math.isfinite(task + balance):
             raise FloatingPointError(
                 f"by step {step} the loss is {task}, with a balance loss of {balance}; the last checkpoint is"
-                f" {self.parts.folder.last}. Try a smaller optimizer.lr, optimizer.clip_grad, or train.precision=float32"
+                f" {self.parts.folder.last}. Try a smaller optimizer.lr, an optimizer.clip_grad, or"
+                " train.precision=float32"
             )
         now = time.perf_counter()
         rate = (self.images - self.images_at_log) / (now - self.time_at_log)

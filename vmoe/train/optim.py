@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
@@ -18,9 +20,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     """
     allowed = [kind for kind in list_optimizers() if "muon" not in kind]
     if config.kind not in allowed:
+        close = difflib.get_close_matches(config.kind, allowed, n=3)
         raise ValueError(
-            f"optimizer.kind is {config.kind!r}; allowed: timm's optimizers ({', '.join(allowed)});"
-            " not muon, which would take stacked experts for one matrix"
+            f"optimizer.kind is {config.kind!r}; allowed: what timm.optim.list_optimizers() names, such as"
+            f" {', '.join(close or ['adamw', 'lamb', 'sgd'])}, but not muon, which takes stacked experts for one matrix"
         )
     info = get_optimizer_info(config.kind)
     return create_optimizer_v2(

@@ -1,0 +1,194 @@
+"""Wrong inputs and what the user reads. As a program, prints the table of docs/errors.md:
+
+python tests/cli/wrong_inputs.py > docs/errors.md
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from world import CONFIG, make_images, make_world, vmoe
+
+from vmoe.data import ArraySource, write_beton
+
+TRAIN = ("train", "tiny.yaml", "output=runs/new")
+FFCV = ("data.loader=ffcv", "data.train=good.beton", "data.val=good.beton")
+
+
+class Wrong(NamedTuple):
+    """A wrong input, the command that meets it, and what the message must contain."""
+
+    what: str
+    command: tuple[str, ...]
+    says: tuple[str, ...]
+
+
+CONFIGS = [
+    Wrong("no such config", ("train", "tinny.yaml"), ("tinny.yaml", "no such config file")),
+    Wrong("no config at all", ("train",), ("no config given",)),
+    Wrong("not YAML", ("train", "broken.yaml"), ("broken.yaml", "not the YAML of a config")),
+    Wrong("a list for a config", ("train", "list.yaml"), ("list.yaml", "a mapping of keys")),
+    Wrong("a base that includes itself", ("train", "loop.yaml"), ("base leads back to itself",)),
+    Wrong("a base that is missing", ("train", "orphan.yaml"), ("nowhere.yaml", "no such config file")),
+    Wrong("a key twice", ("train", "twice.yaml"), ("seed stands twice",)),
+    Wrong("an alias", ("train", "alias.yaml"), ("an alias in line 2",)),
+    Wrong("a missing section", ("train", "short.yaml"), ("data is missing",)),
+    Wrong("an unknown section", (*TRAIN, "optimiser.lr=1"), ("optimiser", "did you mean optimizer?")),
+    Wrong("an unknown key", (*TRAIN, "data.batchsize=8"), ("data.batchsize", "did you mean batch_size?")),
+    Wrong("an unknown gate", (*TRAIN, "moe.gate=routingfree"), ("'routingfree'", "did you mean routing_free?")),
+    Wrong("a key of another gate", (*TRAIN, "moe.gate=self", "moe.gate.balance=0.1"), ("moe.gate.balance", "known:")),
+    Wrong("text for a number", (*TRAIN, "optimizer.lr=fast"), ("optimizer.lr is 'fast'", "a valid number")),
+    Wrong("a number in quotes", (*TRAIN, "seed='1'"), ("seed is '1'", "a valid integer")),
+    Wrong("true for a number", (*TRAIN, "data.batch_size=true"), ("data.batch_size is True",)),
+    Wrong("not a number", (*TRAIN, "optimizer.lr=.nan"), ("optimizer.lr is nan", "finite")),
+    Wrong("a negative rate", (*TRAIN, "optimizer.lr=-1"), ("optimizer.lr is -1", "greater than 0")),
+    Wrong("an override without a value", (*TRAIN, "seed"), ("override 'seed'", "key=value")),
+    Wrong("k above E", (*TRAIN, "moe.gate.k=5"), ("moe.gate.k is 5", "1 to 4")),
+    Wrong("more experts than coordinates", (*TRAIN, "moe.gate=self", "moe.num_experts=33"), ("33", "the width, 32")),
+    Wrong(
+        "plain experts for Routing-Free",
+        (*TRAIN, "moe.gate=routing_free", "moe.experts=mlp"),
+        ("moe.experts.kind is 'mlp'", "lowrank_glu"),
+    ),
+    Wrong("upcycling into narrow experts", (*TRAIN, "moe.init=upcycle"), ("moe.init is 'upcycle'", "hidden: host")),
+    Wrong("a block that is not there", (*TRAIN, "moe.layers=[1, 2]"), ("moe.layers is [1, 2]", "from 0 to 1")),
+    Wrong("blocks by an unknown word", (*TRAIN, "moe.layers=even"), ("moe.layers is 'even'", "everyN")),
+    Wrong("an unknown model", (*TRAIN, "model.name=vit_tinny_patch16_224"), ("vit_tinny", "vit_tiny_patch16_224")),
+    Wrong("a model without MLPs", ("train", "resnet.yaml"), ("ResNet", "numbered blocks with an `mlp`")),
+    Wrong("a model with gated MLPs", ("train", "eva.yaml"), ("GluMlp",)),
+    Wrong("an unknown model argument", (*TRAIN, "model.kwargs.widht=3"), ("model.kwargs", "widht")),
+    Wrong("an argument set elsewhere", (*TRAIN, "model.kwargs.num_classes=3"), ("num_classes", "the data")),
+    Wrong("an image size the patches do not fill", (*TRAIN, "data.image_size=10"), ("data.image_size is 10", "(4, 4)")),
+    Wrong("an unknown optimizer", (*TRAIN, "optimizer.kind=adamww"), ("optimizer.kind is 'adamww'", "adamw")),
+    Wrong("Muon", (*TRAIN, "optimizer.kind=muon"), ("optimizer.kind is 'muon'", "stacked experts")),
+    Wrong("an unknown activation", (*TRAIN, "moe.experts={kind: mlp, activation: gelo}"), ("gelo",)),
+    Wrong("a batch that cannot be split", (*TRAIN, "train.accumulate=3"), ("data.batch_size is 8", "multiple")),
+    Wrong("an odd batch for mixup", (*TRAIN, "data.batch_size=5", "augment.mixup=0.8"), ("5 images", "an even number")),
+    Wrong("a warm-up longer than the run", (*TRAIN, "schedule.warmup_epochs=1"), ("warmup_epochs is 1", "less than")),
+    Wrong("EMA evaluated but not kept", (*TRAIN, "train.evaluate=ema"), ("train.evaluate is 'ema'", "ema_decay")),
+    Wrong("a GPU that is not there", (*TRAIN, "train.device=cuda"), ("train.device is 'cuda'", "cpu, auto")),
+]
+
+DATA = [
+    Wrong("a missing image folder", (*TRAIN, "data.train=images/trian"), ("data.train", "nearest", "images/train")),
+    Wrong("a .beton file for the folder loader", (*TRAIN, "data.val=good.beton"), ("data.val", "data.loader=ffcv")),
+    Wrong("an image folder for FFCV", (*TRAIN, *FFCV, "data.train=images/train"), ("data.train", "folder")),
+    Wrong("a missing .beton file", (*TRAIN, *FFCV, "data.val=god.beton"), ("data.val", "good.beton")),
+    Wrong("a .beton file that is none", (*TRAIN, *FFCV, "data.val=text.beton"), ("data.val", "text.beton")),
+    Wrong("a .beton file cut short", (*TRAIN, *FFCV, "data.val=cut.beton"), ("data.val", "cut.beton")),
+    Wrong("a sidecar of another file", (*TRAIN, *FFCV, "data.val=swapped.beton"), ("swapped.beton",)),
+    Wrong("pictures without class folders", (*TRAIN, "data.val=flat"), ("data.val", "flat", "class")),
+    Wrong("an empty class folder", (*TRAIN, "data.val=hollow"), ("data.val", "light")),
+    Wrong("classes that differ", (*TRAIN, "data.val=others"), ("data.val", "lacks")),
+    Wrong("fewer images than a step", (*TRAIN, "data.batch_size=64"), ("data.train", "24 images", "64")),
+    Wrong("a corrupt picture to train on", (*TRAIN, "data.train=corrupt"), ("corrupt/dark/x.png",)),
+    Wrong("a corrupt picture to write", ("write", "corrupt", "new.beton"), ("corrupt/dark/x.png",)),
+    Wrong("a folder that is missing to write", ("write", "imagse/train", "new.beton"), ("imagse",)),
+    Wrong("a target of another name", ("write", "images/train", "new.ffcv"), ("new.ffcv", ".beton")),
+    Wrong("a target that is there", ("write", "images/train", "good.beton"), ("good.beton", "overwritten")),
+    Wrong("a changed byte to verify", ("verify", "changed.beton"), ("changed.beton",)),
+]
+
+RUNS = [
+    Wrong("a missing checkpoint", ("eval", "runs/tiny/checkpoints/lost.pt"), ("lost.pt", "no such checkpoint")),
+    Wrong("a checkpoint that is none", ("eval", "text.beton"), ("text.beton",)),
+    Wrong("a checkpoint cut short", ("eval", "cut.pt"), ("cut.pt", "damaged")),
+    Wrong("a checkpoint with code in it", ("eval", "evil.pt"), ("evil.pt", "refused")),
+    Wrong("a dense timm checkpoint", ("eval", "timm.pt"), ("timm.pt", "no checkpoint of vmoe")),
+    Wrong(
+        "data of other classes to evaluate",
+        ("eval", "runs/tiny/checkpoints/last.pt", "--data", "others"),
+        ("others", "the model"),
+    ),
+    Wrong("an output folder in use", ("train", "tiny.yaml"), ("runs/tiny", "already holds a run")),
+    Wrong(
+        "a run resumed with another config",
+        ("train", "tiny.yaml", "train.resume=auto", "seed=7"),
+        ("seed is 7, was 0",),
+    ),
+    Wrong("a run that is missing to compare", ("compare", "runs/tinny"), ("runs/tinny",)),
+    Wrong("a result that is broken", ("compare", "halfrun"), ("halfrun",)),
+]
+
+ALL = CONFIGS + DATA + RUNS
+
+
+class Payload:
+    def __reduce__(self) -> tuple:
+        return (open, ("code_ran", "w"))
+
+
+def make_wrong_world(folder: Path) -> None:
+    """The world of `make_world`, a finished run, and everything that is wrong in the cases; in the current folder."""
+    make_world(folder)
+    (folder / "broken.yaml").write_text("a: [1")
+    (folder / "list.yaml").write_text("- 1")
+    (folder / "loop.yaml").write_text("base: loop.yaml")
+    (folder / "orphan.yaml").write_text("base: nowhere.yaml")
+    (folder / "twice.yaml").write_text("seed: 1\nseed: 2")
+    (folder / "alias.yaml").write_text("a: &a [1]\nb: *a")
+    (folder / "short.yaml").write_text("output: runs/x\nmodel: {name: vit_tiny_patch16_224}")
+
+    host = "{name: vit_tiny_patch16_224, kwargs: {patch_size: 4, embed_dim: 32, depth: 2, num_heads: 2}}"
+    for name, other in [("resnet", "resnet18"), ("eva", "eva02_tiny_patch14_224")]:
+        text = CONFIG.replace(host, f"{{name: {other}}}").replace("runs/tiny", "runs/new")
+        (folder / f"{name}.yaml").write_text(text.replace("image_size: 8", "image_size: 28"))
+
+    images, labels = np.zeros((24, 8, 8, 3), np.uint8), np.arange(24) % 2
+    write_beton(ArraySource("toy", images, labels, ("dark", "light")), "good.beton", mode="raw", progress=False)
+    sidecar = Path("good.beton.json").read_text()
+    content = Path("good.beton").read_bytes()
+    changed = bytearray(content)
+    changed[-len(content) // 3] ^= 1
+    for name, data in [("cut", content[:200]), ("swapped", content[:-8]), ("changed", bytes(changed))]:
+        Path(f"{name}.beton").write_bytes(data)
+        if name != "cut":
+            Path(f"{name}.beton.json").write_text(sidecar)
+    Path("text.beton").write_text("this is no such file")
+
+    Path("flat").mkdir()
+    Image.new("RGB", (8, 8)).save("flat/1.png")
+    make_images(Path("hollow"), ("dark",), 2)
+    Path("hollow/light").mkdir()
+    make_images(Path("others"), ("dark", "red"), 2)
+    make_images(Path("corrupt"), ("dark", "light"), 12)
+    Path("corrupt/dark/x.png").write_bytes(b"no picture")
+
+    trained = vmoe("train", "tiny.yaml")
+    assert trained.status == 0, trained
+    last = Path("runs/tiny/checkpoints/last.pt").read_bytes()
+    Path("cut.pt").write_bytes(last[: len(last) // 2])
+    torch.save({"format": 1, "model": Payload()}, "evil.pt")
+    torch.save({"cls_token": torch.zeros(1)}, "timm.pt")
+    Path("halfrun").mkdir()
+    Path("halfrun/result.json").write_text('{"gate": ')
+
+
+def print_table() -> None:
+    """Every case with the message it gets, as Markdown."""
+    print("# Wrong inputs, and the message each gets\n")
+    print("Exit status 2, nothing written. Made by `python tests/cli/wrong_inputs.py > docs/errors.md`.\n")
+    print("| wrong | command | message |\n|---|---|---|")
+    for case in ALL:
+        message = vmoe(*case.command).err.strip().splitlines()
+        text = " ".join(line.strip() for line in message)
+        text = text if len(text) < 400 else text[:400] + " …"
+        cells = [case.what, f"`vmoe {' '.join(case.command)}`", text]
+        print("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+
+
+if __name__ == "__main__":
+    world = tempfile.mkdtemp()
+    try:
+        os.chdir(world)
+        make_wrong_world(Path())
+        print_table()
+    finally:
+        shutil.rmtree(world)
