@@ -105,7 +105,7 @@ RUNS = [
     Wrong(
         "data of other classes to evaluate",
         ("eval", "runs/tiny/checkpoints/last.pt", "--data", "others"),
-        ("others", "the model"),
+        ("data.val", "the model lacks red"),
     ),
     Wrong("an output folder in use", ("train", "tiny.yaml"), ("runs/tiny", "already holds a run")),
     Wrong(
