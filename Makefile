@@ -5,14 +5,11 @@ VENV  := .venv
 READY := $(VENV)/.ready
 BIN   := $(VENV)/bin
 
-DEMO  := runs/demo
-GATES := dense topk self routing_free
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint lock clean
 
 help:
-	@echo "make demo       train and evaluate $(GATES) on a small set, and compare them"
+	@echo "make demo       train four variants on handwritten digits, evaluate and compare them"
 	@echo "make test       the tests"
 	@echo "make test-slow  the long ones"
 	@echo "make lint       ruff, its formatter and mypy"
@@ -24,17 +21,14 @@ $(READY): requirements.lock pyproject.toml
 	@tools/setup.sh $(VENV)
 	@touch $@
 
-# One recipe line a command, so that make prints what a user could type and stops at the first failure.
-define demo_commands
-	$(BIN)/vmoe train configs/demo.yaml moe.gate=$(1) output=$(DEMO)/$(1)
-	$(BIN)/vmoe eval $(DEMO)/$(1)/checkpoints/last.pt
-
-endef
-
 demo: $(READY)
-	rm -rf $(DEMO)
-	$(foreach gate,$(GATES),$(call demo_commands,$(gate)))
-	$(BIN)/vmoe compare $(addprefix $(DEMO)/,$(GATES))
+	rm -rf runs/demo
+	$(BIN)/vmoe train configs/demo.yaml
+	$(BIN)/vmoe train configs/demo.yaml moe.gate=topk output=runs/demo/topk
+	$(BIN)/vmoe train configs/demo.yaml moe.gate=self output=runs/demo/self
+	$(BIN)/vmoe train configs/demo_routing_free.yaml
+	$(BIN)/vmoe eval $(foreach gate,dense topk self routing_free,runs/demo/$(gate)/checkpoints/last.pt)
+	$(BIN)/vmoe compare $(foreach gate,dense topk self routing_free,runs/demo/$(gate))
 
 test: $(READY)
 	$(BIN)/python -m pytest

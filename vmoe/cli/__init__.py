@@ -37,11 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
     train.add_argument("--dry-run", action="store_true", help="build everything, print what it costs and stop")
 
-    evaluate = commands.add_parser("eval", help="evaluate a checkpoint; writes a result.json")
-    evaluate.add_argument("checkpoint", help="RUN/checkpoints/last.pt or best.pt")
-    evaluate.add_argument("overrides", nargs="*", metavar="a.b=value", help="keys of its config to change")
+    evaluate = commands.add_parser("eval", help="evaluate checkpoints; writes a result.json for each")
+    evaluate.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="RUN/checkpoints/last.pt or best.pt")
+    evaluate.add_argument("--set", nargs="+", default=[], metavar="a.b=value", help="keys of its config to change")
     evaluate.add_argument("--data", help=".beton file or image folder to evaluate on; default: the run's own")
-    evaluate.add_argument("--output", help="folder for result.json; default: RUN/eval/CHECKPOINT-DATA")
+    evaluate.add_argument("--output", help="folder for the result of one checkpoint; default: RUN/eval/CHECKPOINT-DATA")
 
     write = commands.add_parser("write", help="write an image folder as a .beton file for FFCV")
     write.add_argument("source", help="folder with one folder of images a class, or 'digits' for the embedded set")

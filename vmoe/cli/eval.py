@@ -1,12 +1,13 @@
-"""`vmoe eval`: a checkpoint in, a result.json out."""
+"""`vmoe eval`: checkpoints in, a result.json out for each."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from vmoe.api import load
-from vmoe.config import RunConfig, override_config
+from vmoe.config import DIGITS, RunConfig, override_config
 from vmoe.data import Normalize, open_evaluation
 from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import measure_cost
@@ -19,25 +20,43 @@ from .outcome import announce
 
 
 def run(options: argparse.Namespace) -> None:
-    checkpoint = Path(options.checkpoint)
-    stored = read_checkpoint(checkpoint)
-    overrides = list(options.overrides)
+    if options.output is not None and len(options.checkpoints) > 1:
+        raise ValueError(f"--output is {options.output!r} for {len(options.checkpoints)} checkpoints; allowed: one")
+    evaluations = [prepare(Path(path), options) for path in options.checkpoints]
+    with start_processes(evaluations[0].config.train.device) as processes:
+        for evaluation in evaluations:
+            evaluate_checkpoint(evaluation, processes)
+
+
+class Prepared(NamedTuple):
+    """A checkpoint read, the config it is evaluated by, and where the result goes."""
+
+    path: Path
+    stored: dict[str, Any]
+    config: RunConfig
+    folder: Path
+
+
+def prepare(path: Path, options: argparse.Namespace) -> Prepared:
+    """Read a checkpoint and settle how it is evaluated, so that all are known to be good before the first one runs."""
+    stored = read_checkpoint(path)
+    overrides = list(options.set)
     if options.data is not None:
-        loader = "folder" if Path(options.data).is_dir() else "ffcv"
-        overrides += [f"data.val={options.data}", *([] if options.data == "digits" else [f"data.loader={loader}"])]
-    config = override_config(stored["config"], overrides, str(checkpoint))
-    folder = Path(options.output) if options.output else default_folder(checkpoint, config)
-    with start_processes(config.train.device) as processes:
-        evaluate_checkpoint(checkpoint, stored, config, folder, processes)
+        overrides.append(f"data.val={options.data}")
+        if options.data != DIGITS:
+            overrides.append(f"data.loader={'folder' if Path(options.data).is_dir() else 'ffcv'}")
+    config = override_config(stored["config"], overrides, str(path))
+    return Prepared(path, stored, config, Path(options.output) if options.output else default_folder(path, config))
 
 
-def evaluate_checkpoint(path: Path, stored: dict, config: RunConfig, folder: Path, processes: Processes) -> None:
+def evaluate_checkpoint(prepared: Prepared, processes: Processes) -> None:
     """Evaluate the weights that the run evaluated, on data.val of the config."""
-    loader = open_evaluation(config.data, classes=tuple(stored["data"]["classes"]), processes=processes)
-    model = load(path).to(processes.device)
-    prepare = Normalize(config.data.mean, config.data.std).to(processes.device)
+    config, training = prepared.config, prepared.stored["training"]
+    loader = open_evaluation(config.data, classes=prepared.stored["data"]["classes"], processes=processes)
+    model = load(prepared.path).to(processes.device)
+    normalize = Normalize(config.data.mean, config.data.std).to(processes.device)
     cost = measure_cost(model, config.data.image_size)
-    evaluation = evaluate(model, loader, prepare, processes, PRECISIONS[config.train.precision])
+    evaluation = evaluate(model, loader, normalize, processes, PRECISIONS[config.train.precision])
     result = describe_result(
         evaluation,
         cost,
@@ -45,12 +64,12 @@ def evaluate_checkpoint(path: Path, stored: dict, config: RunConfig, folder: Pat
         model=config.model.name,
         data=config.data.val,
         seed=config.seed,
-        steps=stored["training"]["step"],
-        train_flops=stored["training"]["train_flops"],
+        steps=training["step"],
+        train_flops=training["train_flops"],
         images_per_second=evaluation.images_per_second,
     )
     if processes.first:
-        announce(result, folder)
+        announce(result, prepared.folder)
 
 
 def default_folder(checkpoint: Path, config: RunConfig) -> Path:
