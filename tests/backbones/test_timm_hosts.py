@@ -320,6 +320,8 @@ def test_fresh_experts_have_the_deviations_of_the_host():
     experts = add_moe(dense, MoESpec()).blocks[1].mlp.experts
     assert experts.fc1.weight.std().item() == pytest.approx(0.3, rel=0.05)  # 24 · 48 · 8 = 9216 draws
     assert experts.fc2.weight.std().item() == pytest.approx(0.7, rel=0.05)
+    assert not experts.fc1.bias.any()
+    assert not experts.fc2.bias.any()
 
 
 def test_the_activation_is_the_hosts_or_the_one_asked_for():

@@ -149,6 +149,11 @@ def test_a_loss_without_active_pairs_is_zero_and_has_a_gradient():
 # --- Routing-Free: the coefficient -----------------------------------------------------------------------
 
 
+def exactly(value):
+    """To the last digits of float64, also for numbers near 1e-10."""
+    return pytest.approx(value, rel=1e-12, abs=0)
+
+
 def controller(**values):
     return build_balance(RoutingFree(**values))
 
@@ -179,14 +184,14 @@ def test_trace_by_hand():
     steps = [[with_density(n)] for n in (4, 4, 1, 2, 4)]
     powers = [1, 2, 1, 1, 2]
     expected = [1e-10 * 1.02**power for power in powers]
-    assert trace(controller(), steps) == pytest.approx(expected, rel=1e-12)
+    assert trace(controller(), steps) == exactly(expected)
 
 
 @pytest.mark.parametrize(("rate", "target", "direction"), [(0.1, 0.5, -1), (1.0, 1.0, -1), (0.02, 0.01, 1)])
 def test_rate_and_target_are_the_specs(rate, target, direction):
     """Density 3/8."""
     balance = controller(balance_rate=rate, target_density=target, balance_start=1e-3)
-    assert trace(balance, [[with_density(3)]]) == pytest.approx([1e-3 * (1 + rate) ** direction], rel=1e-12)
+    assert trace(balance, [[with_density(3)]]) == exactly([1e-3 * (1 + rate) ** direction])
 
 
 def test_the_coefficient_reaches_one_after_1163_steps_and_stays():
@@ -204,14 +209,14 @@ def test_without_a_forward_nothing_moves():
 
 
 def test_density_of_no_active_pair_moves_down():
-    assert trace(controller(), [[with_density(0)]]) == pytest.approx([1e-10 / 1.02], rel=1e-12)
+    assert trace(controller(), [[with_density(0)]]) == exactly([1e-10 / 1.02])
 
 
 def test_layers_count_by_their_pairs():
     """3 of 4 and 0 of 12 pairs: density 3/16 < ¼, though the mean of the layers' densities is 3/8."""
     routings = {"a": with_density(3, 4)["layer"], "b": with_density(0, 12)["layer"]}
     balance = controller()
-    assert trace(balance, [[routings]]) == pytest.approx([1e-10 / 1.02], rel=1e-12)
+    assert trace(balance, [[routings]]) == exactly([1e-10 / 1.02])
     assert float(balance.figures()["density"]) == 3 / 16
 
 
@@ -272,7 +277,7 @@ def test_small_coefficients_are_kept_exactly():
     """10⁻¹⁰ · 1.02ⁿ drifts in float32 (eps 1.2·10⁻⁷): after 200 steps up and down it has to be back."""
     balance = controller()
     steps = [[with_density(4)]] * 200 + [[with_density(1)]] * 200
-    assert trace(balance, steps)[-1] == pytest.approx(1e-10, rel=1e-12)
+    assert trace(balance, steps)[-1] == exactly(1e-10)
 
 
 @pytest.mark.parametrize("gate", [TopK(), RoutingFree()], ids=lambda s: s.kind)

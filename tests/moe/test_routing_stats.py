@@ -31,7 +31,7 @@ def routing(active, weights=None, batch=1):
 def random_routing(batch, per_image, num_experts, seed, density=0.4):
     generator = torch.Generator().manual_seed(seed)
     active = torch.rand(batch * per_image, num_experts, generator=generator) < density
-    weights = torch.rand(batch * per_image, num_experts, generator=generator) * 3
+    weights = torch.rand(batch * per_image, num_experts, generator=generator).square() * 3  # of any precision
     return routing(active, weights, batch)
 
 
