@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import add_moe, create_model, load
-    from .moe import MoESpec, Record, Routing, RoutingStats, build_balance, record
+    from .moe import MoESpec, Record, Routing, RoutingStats, balance_for, record
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,7 @@ _HOMES = {
     "Record": "moe",
     "Routing": "moe",
     "RoutingStats": "moe",
-    "build_balance": "moe",
+    "balance_for": "moe",
     "record": "moe",
 }
 
@@ -37,7 +37,7 @@ __all__ = [
     "Routing",
     "RoutingStats",
     "add_moe",
-    "build_balance",
+    "balance_for",
     "create_model",
     "load",
     "record",

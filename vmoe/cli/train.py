@@ -10,7 +10,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from vmoe.config import ConfigError, RunConfig, dump_config, load_config
-from vmoe.moe import build_balance
+from vmoe.moe import balance_for
 from vmoe.train.augment import Augment
 from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import measure_cost
@@ -83,7 +83,7 @@ def build(config: RunConfig, processes: Processes, folder: RunFolder) -> tuple[T
     if config.model.grad_checkpointing:
         enable_checkpointing(model)
     optimizer = build_optimizer(model, config.optimizer)
-    state = TrainState(model, optimizer, build_balance(config.moe.gate).to(processes.device), build_ema(config, model))
+    state = TrainState(model, optimizer, balance_for(model).to(processes.device), build_ema(config, model))
     parts = Parts(
         config=config,
         processes=processes,

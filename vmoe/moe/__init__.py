@@ -3,7 +3,7 @@
 x → gate → `Routing` → dispatch → experts → y, in `MoE`; losses and controllers in `balance`; figures in `stats`.
 """
 
-from .balance import Balance, build_balance, routing_free_loss, switch_loss, z_loss
+from .balance import Balance, balance_for, build_balance, routing_free_loss, switch_loss, z_loss
 from .build import HostMlp, build_moe
 from .experts import Experts, GluExperts, LowRankGluExperts, MlpExperts
 from .gates import Gate
@@ -51,6 +51,7 @@ __all__ = [
     "RoutingStats",
     "SelfRouting",
     "TopK",
+    "balance_for",
     "build_balance",
     "build_moe",
     "mean_figures",

@@ -16,6 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from .layer import moe_layers
 from .routing import Routing
 from .spec import GateSpec, RoutingFree, TopK
 
@@ -142,3 +143,11 @@ def build_balance(spec: GateSpec) -> Balance:
     if isinstance(spec, RoutingFree):
         return RoutingFreeBalance(spec)
     return Balance()
+
+
+def balance_for(model: nn.Module) -> Balance:
+    """The balance that the gates of a model's MoE layers prescribe. Raises `ValueError` if they differ."""
+    specs = {layer.gate.spec for _, layer in moe_layers(model)}
+    if len(specs) > 1:
+        raise ValueError(f"the MoE layers of the model have {len(specs)} different gates; build a balance for each")
+    return build_balance(specs.pop()) if specs else Balance()

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from .routing import Routing, route_threshold, route_top_k
-from .spec import FixedK, Random, RoutingFree, SelfRouting, TopK, require
+from .spec import FixedK, GateSpec, Random, RoutingFree, SelfRouting, TopK, require
 
 ROUTER_STD = 0.02  # of learned and of frozen random routers alike
 
 
 class Gate(nn.Module):
-    """What the layer asks of a gate."""
+    """What the layer asks of a gate. spec: what it was built from."""
+
+    spec: GateSpec
 
     def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
         raise NotImplementedError
@@ -49,6 +51,8 @@ def softmax_over(spec: FixedK) -> str:
 class TopKGate(Gate):
     """Learned router: ``softmax`` of the k largest ``x W_r`` (arXiv 1701.06538, eq. 3–5, without noise)."""
 
+    spec: TopK
+
     def __init__(self, dim: int, num_experts: int, spec: TopK):
         super().__init__()
         self.spec = spec
@@ -64,6 +68,8 @@ class TopKGate(Gate):
 
 class SelfGate(Gate):
     """Self-Routing: the scores are E coordinates of x itself (arXiv 2604.00421). Nothing is learned or added."""
+
+    spec: SelfRouting
 
     def __init__(self, dim: int, num_experts: int, spec: SelfRouting):
         super().__init__()
@@ -81,6 +87,8 @@ class SelfGate(Gate):
 
 class FixedRandomGate(Gate):
     """A router that never learns: frozen W ~ N(0, 0.02), kept in the checkpoint."""
+
+    spec: Random
 
     def __init__(self, dim: int, num_experts: int, spec: Random):
         super().__init__()
@@ -102,6 +110,7 @@ class HashGate(Gate):
     that a token's experts depend neither on the batch nor on the process it is evaluated in.
     """
 
+    spec: Random
     salt: Tensor
 
     def __init__(self, dim: int, num_experts: int, spec: Random):
@@ -128,6 +137,8 @@ class RoutingFreeGate(Gate):
 
     A_e are the experts' own low-rank weights, so the gate itself learns one scale and one bias an expert.
     """
+
+    spec: RoutingFree
 
     def __init__(self, dim: int, num_experts: int, spec: RoutingFree):
         super().__init__()
