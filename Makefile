@@ -4,6 +4,7 @@
 VENV  := .venv
 READY := $(VENV)/.ready
 BIN   := $(VENV)/bin
+DEMO  := dense topk self routing_free
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint lock clean
@@ -23,12 +24,9 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)
 	rm -rf runs/demo
-	$(BIN)/vmoe train configs/demo.yaml
-	$(BIN)/vmoe train configs/demo.yaml moe.gate=topk output=runs/demo/topk
-	$(BIN)/vmoe train configs/demo.yaml moe.gate=self output=runs/demo/self
-	$(BIN)/vmoe train configs/demo_routing_free.yaml
-	$(BIN)/vmoe eval $(foreach gate,dense topk self routing_free,runs/demo/$(gate)/checkpoints/last.pt)
-	$(BIN)/vmoe compare $(foreach gate,dense topk self routing_free,runs/demo/$(gate))
+	$(BIN)/vmoe train $(DEMO:%=configs/demo/%.yaml)
+	$(BIN)/vmoe eval $(DEMO:%=runs/demo/%/checkpoints/last.pt)
+	$(BIN)/vmoe compare $(DEMO:%=runs/demo/%)
 
 test: $(READY)
 	$(BIN)/python -m pytest

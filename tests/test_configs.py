@@ -20,7 +20,7 @@ def name(path: Path) -> str:
 def test_it_states_its_claim_and_how_to_run_it(path):
     header = path.read_text().split("\noutput:")[0].split("\nbase:")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    assert "not yet run" in header or "Claim:" in header or "as demo.yaml" in header
+    assert "not yet run" in header or "Claim:" in header
     assert f"configs/{name(path)}" in header
 
 

@@ -49,7 +49,8 @@ CONFIGS = [
     Wrong("true for a number", (*TRAIN, "data.batch_size=true"), ("data.batch_size is True",)),
     Wrong("not a number", (*TRAIN, "optimizer.lr=.nan"), ("optimizer.lr is nan", "finite")),
     Wrong("a negative rate", (*TRAIN, "optimizer.lr=-1"), ("optimizer.lr is -1", "greater than 0")),
-    Wrong("an override without a value", (*TRAIN, "seed"), ("override 'seed'", "key=value")),
+    Wrong("an override of no key", (*TRAIN, "=1"), ("override '=1'", "key=value")),
+    Wrong("a config twice", ("train", "tiny.yaml", "tiny.yaml"), ("'runs/tiny' in 2 configs", "a folder for each")),
     Wrong("k above E", (*TRAIN, "moe.gate.k=5"), ("moe.gate.k is 5", "1 to 4")),
     Wrong("more experts than coordinates", (*TRAIN, "moe.gate=self", "moe.num_experts=33"), ("33", "the width, 32")),
     Wrong(

@@ -30,12 +30,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a model: a config in, a run folder out")
-    train.add_argument("config", nargs="?", help="YAML file; see configs/")
-    train.add_argument("overrides", nargs="*", metavar="a.b=value", help="config keys to set, such as moe.gate=self")
-    train.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same as the first argument")
-    train.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
-    train.add_argument("--dry-run", action="store_true", help="build everything, print what it costs and stop")
+    train = commands.add_parser(
+        "train",
+        help="train a model: a config in, a run folder out",
+        usage="vmoe train CONFIG [CONFIG ...] [a.b=value ...] [--print-config | --dry-run]",
+    )
+    train.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="CONFIG",
+        help="YAML files, trained one after another, and config keys to set in all of them, such as moe.gate=self",
+    )
+    train.add_argument("--config", action="append", default=[], metavar="CONFIG", help="the same as CONFIG")
+    only = train.add_mutually_exclusive_group()
+    only.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
+    only.add_argument("--dry-run", action="store_true", help="build everything, print what it costs and stop")
 
     evaluate = commands.add_parser("eval", help="evaluate checkpoints; writes a result.json for each")
     evaluate.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="RUN/checkpoints/last.pt or best.pt")

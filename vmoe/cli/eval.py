@@ -13,8 +13,8 @@ from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes, start_processes
 from vmoe.train.evaluate import evaluate
+from vmoe.train.precision import choose_precision
 from vmoe.train.result import describe_result
-from vmoe.train.state import PRECISIONS
 
 from .outcome import announce
 
@@ -56,7 +56,9 @@ def evaluate_checkpoint(prepared: Prepared, processes: Processes) -> None:
     model = load(prepared.path).to(processes.device)
     normalize = Normalize(config.data.mean, config.data.std).to(processes.device)
     cost = measure_cost(model, config.data.image_size)
-    evaluation = evaluate(model, loader, normalize, processes, PRECISIONS[config.train.precision])
+    evaluation = evaluate(
+        model, loader, normalize, processes, choose_precision(config.train.precision, processes.device)
+    )
     result = describe_result(
         evaluation,
         cost,

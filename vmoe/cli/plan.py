@@ -18,7 +18,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
         steps = min(steps, config.schedule.max_steps)
     batch = config.data.batch_size // parts.processes.world // config.train.accumulate
     weights = cost.params * (BYTES_PER_WEIGHT + (4 if state.ema is not None else 0))
-    activations = cost.activation_bytes * batch // (2 if config.train.precision == "bfloat16" else 1)
+    activations = cost.activation_bytes * batch * parts.precision.itemsize // 4
     layers = ", ".join(cost.layers) or "none"
     lines = {
         "model": f"{config.model.name}, gate {config.moe.gate.kind}",
@@ -30,7 +30,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
         "data": f"{parts.train_loader.samples:,} images to train, {parts.val_loader.samples:,} to evaluate,"
         f" {len(parts.train_loader.classes)} classes",
         "steps": f"{steps:,} of {config.data.batch_size} images, {parts.steps_per_epoch:,} an epoch",
-        "processes": f"{parts.processes.world} on {parts.processes.device.type}, {config.train.precision}",
+        "processes": f"{parts.processes.world} on {parts.processes.device.type}, {str(parts.precision).removeprefix('torch.')}",
     }
     return "\n".join(f"{name + ':':<16}{text}" for name, text in lines.items())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,17 +31,26 @@ MAY_DIFFER = ("output", "schedule.max_steps", "data.workers", "data.timeout", "t
 
 
 def run(options: argparse.Namespace) -> None:
-    path, overrides = options.config, options.overrides
-    if options.config_option is not None:  # then what stands first is an override
-        path, overrides = options.config_option, [*([path] if path else []), *overrides]
-    if path is None:
+    overrides = [argument for argument in options.arguments if "=" in argument]
+    paths = options.config + [argument for argument in options.arguments if "=" not in argument]
+    if not paths:
         raise ConfigError("no config given: vmoe train CONFIG [a.b=value …]; configs/ holds some")
-    config = load_config(path, overrides)
-    if options.print_config:
-        print(dump_config(config), end="")
-        return
-    with start_processes(config.train.device) as processes:
-        train(config, processes, dry_run=options.dry_run)
+    configs = [load_config(path, overrides) for path in paths]  # all are valid before the first one starts
+    check_outputs(configs)
+    for config in configs:
+        if options.print_config:
+            print(dump_config(config), end="")
+            continue
+        with start_processes(config.train.device) as processes:
+            train(config, processes, dry_run=options.dry_run)
+
+
+def check_outputs(configs: Sequence[RunConfig]) -> None:
+    """Raise `ConfigError` if two runs would write to one folder."""
+    outputs = [config.output for config in configs]
+    for output in outputs:
+        if outputs.count(output) > 1:
+            raise ConfigError(f"output is '{output}' in {outputs.count(output)} configs; allowed: a folder for each")
 
 
 def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:

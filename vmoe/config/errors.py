@@ -62,7 +62,7 @@ def _problem(keys: Sequence[str | int], found: Sequence[Any], schema: type) -> s
 def _allowed(message: str) -> str:
     for opening in ("Input should be ", "String should "):
         message = message.removeprefix(opening)
-    return message
+    return "a mapping of keys" if message == "an object" else message
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

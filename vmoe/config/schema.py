@@ -125,7 +125,8 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """The step, and how often the run looks at itself.
 
-    precision: bfloat16 runs the forward under autocast; weights and updates are float32 either way.
+    precision: bfloat16 runs the forward under autocast; weights and updates are float32 either way. ``auto`` takes
+    bfloat16 where the device has instructions for it, else float32.
     accumulate: micro-batches an optimizer step. ema_decay: null keeps no moving average; with one, `evaluate` says
     which weights are evaluated. log_every: optimizer steps; eval_every: epochs.
     resume: ``auto`` goes on from checkpoints/last.pt where there is one; ``never`` refuses an output folder that
@@ -133,7 +134,7 @@ class TrainConfig(Section):
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     accumulate: Count = 1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None

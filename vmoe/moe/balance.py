@@ -114,6 +114,8 @@ class RoutingFreeBalance(Balance):
         self.register_buffer("density", torch.full((), torch.nan, dtype=torch.float64))
 
     def forward(self, routings: Mapping[str, Routing]) -> Tensor | float:
+        if not routings:
+            raise ValueError("no routings to balance; call the model within `record` and pass on what it gives")
         with torch.no_grad():
             for routing in routings.values():
                 self.active_pairs += routing.count_pairs()

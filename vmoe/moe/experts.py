@@ -161,7 +161,8 @@ class GluExperts(Experts):
 class LowRankGluExperts(Experts):
     """``W_down(act(z B) ⊙ (x W_up))`` with ``z = x A`` (arXiv 2604.00801; Autonomy-of-Experts, 2501.13074).
 
-    z of all experts is one product and is computed before the gate, which scores the experts by it.
+    z of all experts is one product and is computed before the gate, which scores the experts by it (under autocast,
+    in the lower precision; the norm is taken in float32).
     """
 
     def __init__(

@@ -69,6 +69,9 @@ class FixedK:
 class TopK(FixedK):
     """Learned router: the k largest of ``x W_r`` (Shazeer et al. 2017, arXiv 1701.06538; Switch, 2101.03961).
 
+    With k = 1 and `renormalize` every weight is 1, so only the balance loss trains the router; Switch itself sets
+    ``renormalize: false``.
+
     balance: coefficient of the Switch load-balancing loss; 0 turns it off.
     z_loss: coefficient of the router z-loss (ST-MoE, 2202.08906, eq. 5); 0 turns it off.
     """

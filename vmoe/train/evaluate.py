@@ -14,6 +14,7 @@ from vmoe.moe import RoutingFigures, RoutingStats, record
 
 from .distributed import Processes, is_distributed, sum_over_processes
 from .loaders import ImageLoader
+from .precision import autocast
 from .progress import Progress
 
 
@@ -77,8 +78,3 @@ def evaluate(
         images_per_second=samples / seconds,
         routing=stats.figures(),
     )
-
-
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """Autocast to a lower precision; none for float32."""
-    return torch.autocast(device.type, precision, enabled=precision is not torch.float32)

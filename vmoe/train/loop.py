@@ -12,8 +12,9 @@ from vmoe.moe import mean_figures, record
 
 from .checkpoint import save_checkpoint
 from .distributed import Processes
-from .evaluate import Evaluation, autocast, evaluate
+from .evaluate import Evaluation, evaluate
 from .meter import Meter, log_training
+from .precision import autocast
 from .progress import Progress
 from .state import Parts, TrainState
 

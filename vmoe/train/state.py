@@ -17,9 +17,8 @@ from .augment import Augment
 from .cost import Cost
 from .distributed import Processes
 from .loaders import ImageLoader
+from .precision import choose_precision
 from .runfolder import RunFolder
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
@@ -81,7 +80,8 @@ class Parts:
 
     @property
     def precision(self) -> torch.dtype:
-        return PRECISIONS[self.config.train.precision]
+        """Of the forward, on this run's device."""
+        return choose_precision(self.config.train.precision, self.processes.device)
 
     @property
     def steps_per_epoch(self) -> int:
