@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import timm
 from timm.layers import Mlp as TimmMlp
 from timm.layers import get_act_layer
+from timm.models.naflexvit import NaFlexVit
 from torch import nn
 
 from vmoe.moe import Dense, HostMlp, MlpExperts, MoE, MoESpec, build_moe, moe_layers
@@ -75,6 +76,8 @@ def host_blocks(model: nn.Module) -> list[HostBlock]:
     """The blocks whose MLP can be replaced, in order. Raises `ValueError` with the reason if there are none."""
     named = {name: module for name, module in model.named_modules() if NUMBERED_MLP.search(name)}
     reasons = {reason for mlp in named.values() if (reason := why_not(mlp))}
+    if isinstance(model, NaFlexVit):
+        reasons.add("it pads images to one number of tokens, and padding would be routed and counted")
     if reasons or not named:
         kind = type(model).__name__
         reason = "; ".join(sorted(reasons)) or "it has no numbered blocks with an `mlp`"

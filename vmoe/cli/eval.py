@@ -56,9 +56,8 @@ def evaluate_checkpoint(prepared: Prepared, processes: Processes) -> None:
     model = load(prepared.path).to(processes.device)
     normalize = Normalize(config.data.mean, config.data.std).to(processes.device)
     cost = measure_cost(model, config.data.image_size)
-    evaluation = evaluate(
-        model, loader, normalize, processes, choose_precision(config.train.precision, processes.device)
-    )
+    precision = choose_precision(config.train.precision, processes.device)
+    evaluation = evaluate(model, loader, normalize, processes, precision)
     result = describe_result(
         evaluation,
         cost,

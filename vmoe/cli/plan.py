@@ -20,6 +20,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
     weights = cost.params * (BYTES_PER_WEIGHT + (4 if state.ema is not None else 0))
     activations = cost.activation_bytes * batch * parts.precision.itemsize // 4
     layers = ", ".join(cost.layers) or "none"
+    precision = str(parts.precision).removeprefix("torch.")
     lines = {
         "model": f"{config.model.name}, gate {config.moe.gate.kind}",
         "MoE layers": layers,
@@ -30,7 +31,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
         "data": f"{parts.train_loader.samples:,} images to train, {parts.val_loader.samples:,} to evaluate,"
         f" {len(parts.train_loader.classes)} classes",
         "steps": f"{steps:,} of {config.data.batch_size} images, {parts.steps_per_epoch:,} an epoch",
-        "processes": f"{parts.processes.world} on {parts.processes.device.type}, {str(parts.precision).removeprefix('torch.')}",
+        "processes": f"{parts.processes.world} on {parts.processes.device.type}, {precision}",
     }
     return "\n".join(f"{name + ':':<16}{text}" for name, text in lines.items())
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.layers import use_reentrant_ckpt
 from timm.utils import ModelEmaV3
 from torch import nn
 
@@ -119,6 +120,10 @@ def enable_checkpointing(model: nn.Module) -> None:
     method = getattr(model, "set_grad_checkpointing", None)
     if method is None:
         raise ConfigError(f"model.grad_checkpointing is true, but {type(model).__name__} has none; allowed: false")
+    if use_reentrant_ckpt():
+        raise ConfigError(
+            "timm is set to reentrant checkpointing, which loses the gradient of balance losses; unset it"
+        )
     method()
 
 

@@ -45,6 +45,8 @@ def parse_moe(moe: str | Mapping | MoESpec) -> MoESpec:
     """A spec from what users write in Python: a gate's name, a mapping as in YAML, or a spec itself."""
     if isinstance(moe, MoESpec):
         return moe
+    if not isinstance(moe, str | dict):
+        raise ConfigError(f"moe is {moe!r}; allowed: a gate's name, a mapping as in a config, or a MoESpec")
     data = {"gate": moe} if isinstance(moe, str) else dict(moe)
     return validate(MoESpec, _expand_kinds({"moe": data})["moe"], "moe")
 
