@@ -33,6 +33,7 @@ from .crops import Crops, central_crops, random_crops
 from .errors import DataError
 from .loader import Batch, Batches
 from .order import Indices, Keys, Order, batches_of
+from .ordered import OrderedLoader
 
 _TypedDict, _torch_threads = numba.typed.Dict, torch.get_num_threads()
 numba.typed.Dict = dict  # ffcv.fields makes a typed dictionary of two entries, which takes seconds to compile
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 _READ_AHEAD = 2  # batches, besides the one that is being read
 
 
-class FFCVLoader:
+class FFCVLoader(OrderedLoader):
     """Reads a .beton file in `workers` threads and one that leads them.
 
     training: random resized crop and flip; otherwise a central crop. Both resize as FFCV does, by area; any number
@@ -66,11 +67,10 @@ class FFCVLoader:
     def __init__(
         self, file: Beton, classes: tuple[str, ...], order: Order, data: DataConfig, *, training: bool, workers: int
     ) -> None:
-        self.classes = classes
+        super().__init__(classes, order)
         self.file = file
         self.image_size = data.image_size
         self.timeout = data.timeout
-        self._order = order
         self._data = data
         self._training = training
         workers = min(workers, numba.config.NUMBA_NUM_THREADS)
@@ -89,17 +89,6 @@ class FFCVLoader:
         manager = self.pipeline.memory_manager
         for unused in (manager.ptr_to_size, manager.sample_to_pages, manager.page_to_samples):
             unused.clear()  # tables of a cache that is not used: 0.6 kB an image
-
-    @property
-    def samples(self) -> int:
-        return self._order.samples
-
-    @property
-    def batches(self) -> int:
-        return self._order.batches
-
-    def __len__(self) -> int:
-        return self.batches
 
     def epoch(self, number: int, first: int = 0) -> Batches:
         """See `Loader.epoch`."""

@@ -19,11 +19,12 @@ from .errors import DataError
 from .images import ClassFolders, read_image
 from .loader import Batch, Batches
 from .order import Indices, Keys, Order, batches_of
+from .ordered import OrderedLoader
 
 Transform = Callable[[Image.Image], Tensor]
 
 
-class FolderLoader:
+class FolderLoader(OrderedLoader):
     """Reads class folders in `workers` processes, which stay alive between epochs of training.
 
     Augmentation is seeded for each image from the order's random numbers: any number of workers gives the same
@@ -40,9 +41,8 @@ class FolderLoader:
         training: bool,
         workers: int,
     ) -> None:
-        self.classes = classes
+        super().__init__(classes, order)
         self._path = folders.path
-        self._order = order
         self._timeout = data.timeout
         self._reading = _Reading(order)
         self._loader = DataLoader(
@@ -54,17 +54,6 @@ class FolderLoader:
             timeout=data.timeout,
             persistent_workers=training,
         )
-
-    @property
-    def samples(self) -> int:
-        return self._order.samples
-
-    @property
-    def batches(self) -> int:
-        return self._order.batches
-
-    def __len__(self) -> int:
-        return self.batches
 
     def epoch(self, number: int, first: int = 0) -> Batches:
         """See `Loader.epoch`."""

@@ -48,12 +48,12 @@ def softmax_over(spec: FixedK) -> str:
     return "selected" if spec.renormalize else "all"
 
 
-class TopKGate(Gate):
-    """Learned router: ``softmax`` of the k largest ``x W_r`` (arXiv 1701.06538, eq. 3–5, without noise)."""
+class LinearGate(Gate):
+    """The k largest of ``x W``, weighed by a softmax."""
 
-    spec: TopK
+    spec: TopK | Random
 
-    def __init__(self, dim: int, num_experts: int, spec: TopK):
+    def __init__(self, dim: int, num_experts: int, spec: TopK | Random):
         super().__init__()
         self.spec = spec
         self.router = LinearScores(dim, num_experts)
@@ -64,6 +64,18 @@ class TopKGate(Gate):
     @property
     def flops_per_token(self) -> int:
         return 2 * self.router.weight.numel()
+
+
+class TopKGate(LinearGate):
+    """Learned router: W is trained (arXiv 1701.06538, eq. 3–5, without noise)."""
+
+
+class FixedRandomGate(LinearGate):
+    """A router that never learns: W ~ N(0, 0.02) is frozen, and kept in the checkpoint."""
+
+    def __init__(self, dim: int, num_experts: int, spec: Random):
+        super().__init__(dim, num_experts, spec)
+        self.router.requires_grad_(False)
 
 
 class SelfGate(Gate):
@@ -83,24 +95,6 @@ class SelfGate(Gate):
     def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
         scores_TE = x_TD[:, self.offset : self.offset + self.num_experts].float()
         return route_top_k(scores_TE, self.spec.k, shape, weights=softmax_over(self.spec))
-
-
-class FixedRandomGate(Gate):
-    """A router that never learns: frozen W ~ N(0, 0.02), kept in the checkpoint."""
-
-    spec: Random
-
-    def __init__(self, dim: int, num_experts: int, spec: Random):
-        super().__init__()
-        self.spec = spec
-        self.router = LinearScores(dim, num_experts).requires_grad_(False)
-
-    def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
-        return route_top_k(self.router(x_TD), self.spec.k, shape, weights=softmax_over(self.spec))
-
-    @property
-    def flops_per_token(self) -> int:
-        return 2 * self.router.weight.numel()
 
 
 class HashGate(Gate):
