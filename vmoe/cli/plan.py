@@ -25,7 +25,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
         "model": f"{config.model.name}, gate {config.moe.gate.kind}",
         "MoE layers": layers,
         "parameters": f"{cost.params:,}, of them active {round(cost.active_params(density)):,}",
-        "FLOPs an image": f"{cost.flops_per_image(density) / 1e9:.4g} G (2 a multiply-add), forward",
+        "FLOPs an image": f"{cost.flops_per_image(density) / 1e6:,.2f} million forward (2 a multiply-add)",
         "memory": f"about {weights / 2**20:,.0f} MiB weights, gradients, optimizer"
         f" + {activations / 2**20:,.0f} MiB activations for {batch} images a process",
         "data": f"{parts.train_loader.samples:,} images to train, {parts.val_loader.samples:,} to evaluate,"
