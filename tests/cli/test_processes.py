@@ -65,7 +65,7 @@ def equal(one, other) -> bool:
     return other.pop("loss") == loss and one == other
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_evaluation_gives_the_same_counts_and_statistics(world, processes):
     evaluate = ("eval", "runs/tiny/checkpoints/last.pt", "--data", "odd", "--output")
     assert vmoe(*evaluate, "alone").status == 0
