@@ -53,10 +53,10 @@ def distribute(model: nn.Module, processes: Processes) -> nn.Module:
 
 
 def train_epoch(state: TrainState, parts: Parts, network: nn.Module) -> None:
-    """One epoch of optimizer steps; micro-batches that do not fill a last step are left out."""
+    """One epoch of optimizer steps, or less of it where `schedule.max_steps` ends a trial."""
     config, processes = parts.config, parts.processes
-    # Mixup, erasing, dropout and random routing draw from generators that depend on the epoch alone.
-    random_seed(config.seed * config.schedule.epochs + state.epoch, processes.rank)
+    # Mixup, erasing, dropout and random routing draw from generators that depend on epoch and process alone.
+    random_seed((config.seed * config.schedule.epochs + state.epoch) * processes.world, processes.rank)
     state.model.train()
     meter = Meter(parts)
     micro_batches = parts.steps_per_epoch * config.train.accumulate
