@@ -31,3 +31,8 @@ def test_refused_by_name_and_nothing_is_lost(case, wrong_world, monkeypatch):
     after = snapshot(wrong_world)
     assert {path: after.get(path) for path in before} == before
     assert not Path("code_ran").exists()
+
+
+def test_the_page_of_errors_lists_every_case():
+    page = (Path(__file__).parents[2] / "docs/errors.md").read_text(encoding="utf-8")
+    assert [case.what for case in ALL if f"| {case.what} | `vmoe {' '.join(case.command)}` |" not in page] == []
