@@ -12,6 +12,8 @@ from .config import parse_moe
 from .moe import MoESpec
 from .train.checkpoint import counting_weights, read_checkpoint
 
+Weights = Literal["evaluated", "raw", "ema"]
+
 MoE = str | dict[str, Any] | MoESpec
 """A gate's name (``"self"``), a mapping as in a config's `moe` section, or a `MoESpec`."""
 
@@ -38,7 +40,7 @@ def add_moe(model: nn.Module, moe: MoE = "topk") -> nn.Module:
     return backbone.add_moe(model, parse_moe(moe))
 
 
-def load(path: str | Path, weights: Literal["evaluated", "raw", "ema"] = "evaluated") -> nn.Module:
+def load(path: str | Path, weights: Weights = "evaluated") -> nn.Module:
     """The model of a checkpoint, which says itself what it is; on the CPU, in evaluation mode.
 
     weights: ``evaluated``, those its run evaluated; or the raw ones, or their moving average.
@@ -46,7 +48,11 @@ def load(path: str | Path, weights: Literal["evaluated", "raw", "ema"] = "evalua
     Raises `FileNotFoundError`, or `ValueError`: damaged, no checkpoint of vmoe, weights that do not fit the model it
     describes, or no moving average where one is asked for.
     """
-    checkpoint = read_checkpoint(path)
+    return build_stored(read_checkpoint(path), str(path), weights)
+
+
+def build_stored(checkpoint: dict[str, Any], path: str, weights: Weights = "evaluated") -> nn.Module:
+    """`load` for a checkpoint that has been read; path: what it is called in errors."""
     chosen = {
         "evaluated": counting_weights(checkpoint),
         "raw": checkpoint["weights"],

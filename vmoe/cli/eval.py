@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vmoe.api import load
+from vmoe.api import build_stored
 from vmoe.config import DIGITS, RunConfig, override_config
 from vmoe.data import Normalize, open_evaluation
 from vmoe.train.checkpoint import read_checkpoint
@@ -53,7 +53,7 @@ def evaluate_checkpoint(prepared: Prepared, processes: Processes) -> None:
     """Evaluate the weights that the run evaluated, on data.val of the config."""
     config, training = prepared.config, prepared.stored["training"]
     loader = open_evaluation(config.data, classes=prepared.stored["data"]["classes"], processes=processes)
-    model = load(prepared.path).to(processes.device)
+    model = build_stored(prepared.stored, str(prepared.path)).to(processes.device)
     normalize = Normalize(config.data.mean, config.data.std).to(processes.device)
     cost = measure_cost(model, config.data.image_size)
     precision = choose_precision(config.train.precision, processes.device)
@@ -61,10 +61,7 @@ def evaluate_checkpoint(prepared: Prepared, processes: Processes) -> None:
     result = describe_result(
         evaluation,
         cost,
-        gate=config.moe.gate.kind,
-        model=config.model.name,
-        data=config.data.val,
-        seed=config.seed,
+        config,
         steps=training["step"],
         train_flops=training["train_flops"],
         images_per_second=evaluation.images_per_second,

@@ -6,6 +6,8 @@ from vmoe.config import RunConfig
 from vmoe.train.cost import Cost
 from vmoe.train.state import Parts, TrainState
 
+from .assemble import micro_batch_size
+
 BYTES_PER_WEIGHT = 16  # float32 weight, gradient, and AdamW's two moments
 
 
@@ -16,7 +18,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
     steps = parts.steps_per_epoch * config.schedule.epochs
     if config.schedule.max_steps is not None:
         steps = min(steps, config.schedule.max_steps)
-    batch = config.data.batch_size // parts.processes.world // config.train.accumulate
+    batch = micro_batch_size(config, parts.processes)
     weights = cost.params * (BYTES_PER_WEIGHT + (4 if state.ema is not None else 0))
     activations = cost.activation_bytes * batch * parts.precision.itemsize // 4
     layers = ", ".join(cost.layers) or "none"

@@ -73,10 +73,7 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
     result = describe_result(
         evaluation,
         parts.cost,
-        gate=config.moe.gate.kind,
-        model=config.model.name,
-        data=config.data.val,
-        seed=config.seed,
+        config,
         steps=state.step,
         train_flops=state.train_flops,
         images_per_second=state.images_per_second,

@@ -14,6 +14,14 @@ class MissingDataError(DataError, FileNotFoundError):
     """A path that does not exist."""
 
 
+def no_batch(path: Path, seconds: float) -> TimeoutError:
+    """The error for a loader that gave nothing within data.timeout."""
+    return TimeoutError(
+        f"no batch from '{path}' within {seconds:g} seconds (data.timeout): is its disk still there, or is one batch"
+        " more work than that?"
+    )
+
+
 def missing(key: str, path: Path, allowed: str) -> MissingDataError:
     """The error for a path that is not there, with the nearest name beside it."""
     return MissingDataError(f"{key} is '{path}', which does not exist{_nearest(path)}; allowed: {allowed}")

@@ -30,7 +30,7 @@ import torch
 from vmoe.config.schema import DataConfig
 
 from .crops import Crops, central_crops, random_crops
-from .errors import DataError
+from .errors import DataError, no_batch
 from .loader import Batch, Batches
 from .order import Indices, Keys, Order, batches_of
 from .ordered import OrderedLoader
@@ -160,10 +160,7 @@ class _Guarded(EpochIterator):
             item = self.output_queue.get(timeout=limit)
         except queue.Empty:
             self._patience = 0.0  # do not wait for a thread that may never come back
-            raise TimeoutError(
-                f"no batch from '{path}' within {limit:g} seconds (data.timeout): is its disk still there, or is one"
-                " batch more work than that?"
-            ) from None
+            raise no_batch(path, limit) from None
         if item is None:
             raise StopIteration
         if isinstance(item, DataError):

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vmoe.config.schema import DataConfig
 
-from .errors import DataError
+from .errors import DataError, no_batch
 from .images import ClassFolders, read_image
 from .loader import Batch, Batches
 from .order import Indices, Keys, Order, batches_of
@@ -69,10 +69,7 @@ class FolderLoader(OrderedLoader):
         except RuntimeError as error:
             if "timed out" not in str(error):
                 raise
-            failure = TimeoutError(
-                f"no batch from '{self._path}' within {self._timeout:g} seconds (data.timeout): is its disk still"
-                " there, or is one batch more work than that?"
-            )
+            failure = no_batch(self._path, self._timeout)
         finally:
             del batches  # and with it its workers
         if failure is not None:

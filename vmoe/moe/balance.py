@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping
 from itertools import groupby
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
+from .collective import sum_over_processes
 from .layer import moe_layers
 from .routing import Routing
 from .spec import GateSpec, RoutingFree, TopK
@@ -125,9 +125,7 @@ class RoutingFreeBalance(Balance):
 
     @torch.no_grad()
     def step(self) -> None:
-        counts = torch.stack([self.active_pairs, self.all_pairs])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(counts)
+        counts = sum_over_processes(torch.stack([self.active_pairs, self.all_pairs]))
         self.density.copy_(counts[0] / counts[1].double())
         direction = torch.sign(self.density - self.spec.target_density).nan_to_num(0)  # no pairs, no move
         self.coefficient.mul_((1 + self.spec.balance_rate) ** direction).clamp_(max=1)

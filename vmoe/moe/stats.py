@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
+from .collective import sum_over_processes
 from .layer import moe_layers
 from .routing import Routing
 
@@ -148,10 +148,9 @@ class RoutingStats:
 
     def all_reduce(self) -> None:
         """Sum over all processes, each of which calls this once, also one that has counted nothing."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for counts in self.layers.values():
-                for tensor in counts.tensors():
-                    torch.distributed.all_reduce(tensor)
+        for counts in self.layers.values():
+            for tensor in counts.tensors():
+                sum_over_processes(tensor)
 
     def figures(self) -> dict[str, RoutingFigures]:
         """Figures of each layer, by its name."""

@@ -1,4 +1,4 @@
-"""Processes: who this one is, and the few collectives training needs. `torchrun` sets the environment."""
+"""Processes: who this one is, and where they wait for each other. `torchrun` sets the environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+
+from vmoe.moe.collective import is_distributed
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,6 @@ def start_processes(device: str) -> Iterator[Processes]:
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank, local_world, chosen)
     finally:
         dist.destroy_process_group()
-
-
-def is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, in place."""
-    if is_distributed():
-        dist.all_reduce(tensor)
-    return tensor
 
 
 def barrier() -> None:

@@ -11,8 +11,9 @@ from timm.task.evaluator import ClassificationEvaluator
 from torch import nn
 
 from vmoe.moe import RoutingFigures, RoutingStats, record
+from vmoe.moe.collective import is_distributed, sum_over_processes
 
-from .distributed import Processes, is_distributed, sum_over_processes
+from .distributed import Processes
 from .loaders import ImageLoader
 from .precision import autocast
 from .progress import Progress

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vmoe.moe import Record
+from vmoe.moe.collective import sum_over_processes
 
-from .distributed import sum_over_processes
 from .progress import Progress
 from .state import Parts, TrainState
 

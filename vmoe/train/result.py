@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from vmoe.config import RunConfig
 from vmoe.moe import mean_figures
 
 from .cost import Cost
@@ -16,11 +17,8 @@ FORMAT = 1
 def describe_result(
     evaluation: Evaluation,
     cost: Cost,
+    config: RunConfig,
     *,
-    gate: str,
-    model: str,
-    data: str,
-    seed: int,
     steps: int,
     train_flops: int,
     images_per_second: float,
@@ -30,10 +28,10 @@ def describe_result(
     layers = [{"layer": name, **dataclasses.asdict(figures)} for name, figures in evaluation.routing.items()]
     return {
         "format": FORMAT,
-        "gate": gate,
-        "model": model,
-        "data": data,
-        "seed": seed,
+        "gate": config.moe.gate.kind,
+        "model": config.model.name,
+        "data": config.data.val,
+        "seed": config.seed,
         "steps": steps,
         "top1": evaluation.top1,
         "top5": evaluation.top5,
