@@ -185,14 +185,14 @@ def test_the_core_works_with_torch_alone():
     blocked = BLOCK.format("timm pydantic yaml ffcv torchvision tqdm matplotlib sklearn transformers")
     uses = """
 import torch
-from vmoe.moe import HostMlp, MoESpec, RoutingFree, RoutingStats, build_balance, build_moe, record
+from vmoe.moe import HostMlp, MoESpec, RoutingFree, RoutingStats, balance_for, build_moe, record
 spec = MoESpec(gate=RoutingFree())
 layer = build_moe(spec, HostMlp(8, 32, torch.nn.functional.gelu, bias=True, std_in=0.02, std_out=0.02))
 stats = RoutingStats(layer)
 with record(layer) as routings:
     layer(torch.randn(2, 3, 8)).sum().backward()
 stats.update(routings)
-build_balance(spec.gate)(routings)
+balance_for(layer)(routings)
 print(stats.figures()[''].density > 0)
 """
     assert run(blocked + uses) == "True\n"

@@ -178,7 +178,10 @@ def test_refused_hosts_say_why_and_stay_as_they_are(which):
         (MoESpec(layers=(0, 4)), r"moe.layers is \[0, 4\]"),
         (MoESpec(gate=SelfRouting(), num_experts=25), "num_experts is 25; allowed: at most the width, 24"),
         (MoESpec(gate=SelfRouting(offset=17)), "gate.offset is 17; allowed: 0 to 16"),
-        (MoESpec(experts=LowRankGlu(rank=24)), "experts.rank is 24; allowed with hidden: match: less than 24"),
+        (
+            MoESpec(gate=RoutingFree(), experts=LowRankGlu(rank=24)),
+            "experts.rank is 24; allowed with hidden: match: less than 24",
+        ),
         (MoESpec(experts=Mlp(activation="nonsense")), "experts.activation is 'nonsense'; allowed: timm's activations"),
         (MoESpec(experts=Mlp(activation="")), "experts.activation is ''; allowed: timm's activations"),
     ],

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import vmoe
 from vmoe.backbones.timm import add_moe
-from vmoe.moe import Mlp, MoESpec, Random, RoutingFree, SelfRouting, TopK, build_balance
+from vmoe.moe import Mlp, MoESpec, Random, RoutingFree, SelfRouting, TopK, balance_for
 
 GATES = [TopK(), SelfRouting(), Random(source="fixed"), Random(source="uniform"), RoutingFree()]
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -29,7 +29,7 @@ def moe_vit(gate, **kwargs):
 
 def train_step(model, gate):
     """Loss with its balance term, and every gradient."""
-    balance = build_balance(gate)
+    balance = balance_for(model)
     if isinstance(gate, RoutingFree):
         balance.coefficient.fill_(0.3)
     torch.manual_seed(0)

@@ -4,6 +4,9 @@ import pytest
 
 from vmoe.config import ConfigError, load_config
 
+KINDS = "aoe, dense, expert_choice, random, relu, routing_free, self, soft, topk"
+TOPK_KEYS = "balance, bias_rate, jitter, k, kind, renormalize, z_loss"
+
 BASE = """
 output: runs/x
 model: {name: vit_tiny_patch16_224}
@@ -30,7 +33,10 @@ UNKNOWN_KEYS = [
     ("optimiser.lr=1", ["optimiser is not a known key; did you mean optimizer?"]),
     ("data.batchsize=1", ["data.batchsize is not a known key; did you mean batch_size?"]),
     ("moe.gates=topk", ["moe.gates is not a known key; did you mean gate?"]),
-    ("moe.gate.kk=1", ["moe.gate.kk is not a known key; did you mean k?", "balance, k, kind, renormalize, z_loss"]),
+    (
+        "moe.gate.kk=1",
+        ["moe.gate.kk is not a known key; did you mean k?", TOPK_KEYS],
+    ),
     ("moe.gate.offset=1", ["moe.gate.offset is not a known key"]),  # of another gate
     ("moe.experts.hiden=8", ["moe.experts.hiden is not a known key; did you mean hidden?", "activation, hidden, kind"]),
     ("moe.experts.rank=8", ["moe.experts.rank is not a known key"]),
@@ -60,20 +66,26 @@ WRONG_TYPES = [
     ("data=", ["data is None"]),
 ]
 IMPOSSIBLE_VALUES = [
-    ("moe.gate=slef", ["moe.gate.kind is 'slef'; did you mean self?", "dense, random, routing_free, self, topk"]),
+    (
+        "moe.gate=slef",
+        [
+            "moe.gate.kind is 'slef'; did you mean self?",
+            KINDS,
+        ],
+    ),
     ("moe.experts={kind: swiglu}", ["moe.experts.kind is 'swiglu'; did you mean glu?"]),
-    ("moe.gate={kind: 3}", ["moe.gate.kind is '3' (known: dense,"]),
+    ("moe.gate={kind: 3}", ["moe.gate.kind is '3' (known: aoe,"]),
     ("moe.gate.k=0", ["moe.gate.k is 0; allowed: 1 or more"]),
     ("moe.gate.k=9", ["moe.gate.k is 9; allowed: 1 to 8, which is num_experts"]),
     ("moe.num_experts=0", ["moe.num_experts is 0; allowed: 1 or more"]),
     ("moe.num_experts=1", ["moe.gate.k is 2; allowed: 1 to 1"]),
     ("moe.gate.balance=-1", ["moe.gate.balance is -1.0; allowed: 0 or more"]),
     ("moe.gate.balance=.inf", ["moe.gate.balance is inf; allowed: 0 or more, finite"]),
-    ("moe.gate={kind: self, offset: -1}", ["moe.gate.offset is -1; allowed: 0 or more, or null"]),
+    ("moe.gate={kind: self, offset: -1}", ["moe.gate.offset is -1; allowed: 0 or more, a list of such"]),
     ("moe.gate={kind: random, source: gauss}", ["moe.gate.source is 'gauss'", "'fixed', 'uniform' or 'hash'"]),
     ("moe.gate=routing_free", ["moe.experts.kind is 'glu'; allowed: lowrank_glu"]),
     ("moe.experts.hidden=0", ["moe.experts.hidden is 0; allowed: 1 or more, match, host"]),
-    ("moe.init=upcycle", ["moe.init is 'upcycle'; allowed: fresh; upcycle needs experts {kind: mlp, hidden: host}"]),
+    ("moe.init=upcycled", ["moe.init is 'upcycled'; allowed: 'fresh' or 'upcycle'"]),
     ("moe.dispatch=fast", ["moe.dispatch is 'fast'; allowed: ", "'auto'", "'reference'"]),
     ("train.device=tpu", ["train.device is 'tpu'; allowed: 'auto', 'cpu' or 'cuda'"]),
     ("train.evaluate=ema", ["train.evaluate is 'ema'; allowed: raw, or ema together with ema_decay"]),
@@ -139,6 +151,4 @@ def test_a_gate_without_a_kind(tmp_path):
 def test_a_mistake_in_a_base_is_found_from_the_child(base, tmp_path):
     child = tmp_path / "child.yaml"
     child.write_text("base: base.yaml\nmoe: {gate: {kind: topk, kk: 2}}\n", encoding="utf-8")
-    assert message_of(child) == (
-        f"{child}: moe.gate.kk is not a known key; did you mean k? (known: balance, k, kind, renormalize, z_loss)"
-    )
+    assert message_of(child) == (f"{child}: moe.gate.kk is not a known key; did you mean k? (known: {TOPK_KEYS})")

@@ -7,6 +7,10 @@ from torch import nn
 from torch.nn import functional
 
 from vmoe.moe import (
+    AutonomyOfExperts,
+    Balance,
+    Dense,
+    ExpertChoice,
     Glu,
     HostMlp,
     LowRankGlu,
@@ -14,9 +18,12 @@ from vmoe.moe import (
     MoE,
     MoESpec,
     Random,
+    Relu,
     RoutingFree,
     SelfRouting,
+    Soft,
     TopK,
+    balance_for,
     build_moe,
 )
 
@@ -33,22 +40,31 @@ COMBINATIONS = {
         "fixed": Random(k=2, source="fixed"),
         "uniform": Random(k=2, source="uniform"),
         "hash": Random(k=2, source="hash"),
+        "aoe": AutonomyOfExperts(k=2),
+        "relu": Relu(k=2),
         "routing_free": RoutingFree(start=1.0),  # near the threshold, so that some pairs are active and some are not
+        "expert_choice": ExpertChoice(capacity_factor=2.0),
+        "soft": Soft(slots=2),
     }.items()
     for experts in (Mlp(hidden=16), Glu(hidden=16), LowRankGlu(hidden=16, rank=6))
-    if name != "routing_free" or isinstance(experts, LowRankGlu)
+    if not gate.SCORES_FEATURES or isinstance(experts, LowRankGlu)
 }
 
 
 def build(spec: MoESpec, dim: int = DIM, host_hidden: int = 4 * DIM, seed: int = 0, **host) -> MoE:
     """A layer whose weights are large enough to matter and whose biases are not 0."""
     torch.manual_seed(seed)
-    described = {"std_in": 0.3, "std_out": 0.3, "bias": True} | host
+    described = {"std_in": 0.3, "std_out": 0.3, "bias": True, "tokens": 9} | host
     layer = build_moe(spec, HostMlp(dim=dim, hidden=host_hidden, activation=nn.GELU(), **described))
     for name, parameter in layer.experts.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter, std=0.3)
     return layer
+
+
+def balance_of(gate) -> Balance:
+    """The balance that layers with this gate prescribe."""
+    return Balance() if isinstance(gate, Dense) else balance_for(build(MoESpec(gate=gate, num_experts=4)))
 
 
 def tokens(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -6,7 +6,7 @@ from math import log
 
 import pytest
 import torch
-from small_moe import COMBINATIONS, build, tokens
+from small_moe import COMBINATIONS, balance_of, build, tokens
 from torch.testing import assert_close
 
 from vmoe.moe import (
@@ -16,7 +16,7 @@ from vmoe.moe import (
     RoutingFree,
     SelfRouting,
     TopK,
-    build_balance,
+    balance_for,
     record,
     routing_free_loss,
     switch_loss,
@@ -82,12 +82,12 @@ def test_z_loss_by_hand():
 def test_coefficients_of_a_learned_router(balance, z, expected):
     scores = torch.tensor([[log(3), 0.0], [log(2), 0.0]])
     routings = {"a": top(scores), "b": top(scores)}
-    assert float(build_balance(TopK(balance=balance, z_loss=z))(routings)) == pytest.approx(expected)
+    assert float(balance_of(TopK(balance=balance, z_loss=z))(routings)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("spec", [Dense(), SelfRouting(), Random()], ids=lambda s: s.kind)
 def test_methods_without_a_loss(spec):
-    balance = build_balance(spec)
+    balance = balance_of(spec)
     assert balance({"a": top(torch.randn(4, 3))}) == 0
     balance.step()
     assert balance.figures() == {}
@@ -155,7 +155,7 @@ def exactly(value):
 
 
 def controller(**values):
-    return build_balance(RoutingFree(**values))
+    return balance_of(RoutingFree(**values))
 
 
 def with_density(active, pairs=8):
@@ -257,7 +257,8 @@ def test_state_goes_through_a_checkpoint_in_the_middle_of_a_step():
 def test_a_model_carries_no_state_of_the_balance():
     """So that evaluation, moving averages and copies of the model cannot touch it."""
     spec = COMBINATIONS["routing_free-lowrank_glu"]
-    layer, balance = build(spec), build_balance(spec.gate)
+    layer = build(spec)
+    balance = balance_for(layer)
     before = copy.deepcopy(balance.state_dict())
     for mode in (True, False):
         with record(copy.deepcopy(layer.train(mode))) as routings:
@@ -282,7 +283,8 @@ def test_small_coefficients_are_kept_exactly():
 
 @pytest.mark.parametrize("gate", [TopK(), RoutingFree()], ids=lambda s: s.kind)
 def test_the_loss_reaches_the_parameters_that_decide(gate):
-    layer, balance = build(MoESpec(gate=gate, num_experts=4)), build_balance(gate)
+    layer = build(MoESpec(gate=gate, num_experts=4))
+    balance = balance_for(layer)
     with record(layer) as routings:
         layer(tokens(2, 9, 12))
     balance(routings).backward()

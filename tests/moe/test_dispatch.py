@@ -1,4 +1,4 @@
-"""The reference dispatch and the experts against a loop over tokens and experts, outputs and every gradient."""
+"""Every dispatch path and the experts against a loop over tokens and experts, outputs and every gradient."""
 
 import pytest
 import torch
@@ -6,8 +6,7 @@ from small_moe import DIM, build, one_expert, tokens
 from torch.testing import assert_close
 
 from vmoe.moe import Glu, LowRankGlu, Mlp, MoESpec, TopK
-from vmoe.moe.dispatch import choose_dispatch
-from vmoe.moe.dispatch.reference import dispatch_reference
+from vmoe.moe.dispatch import PATHS
 from vmoe.moe.routing import route_threshold, route_top_k
 
 EXPERTS = {"mlp": Mlp(hidden=8), "glu": Glu(hidden=8), "lowrank_glu": LowRankGlu(hidden=8, rank=3)}
@@ -47,12 +46,23 @@ def gradients(y, x, scores, layer):
     return [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, found, strict=True)]
 
 
+@pytest.fixture(params=["reference", "grouped"])
+def dispatch(request):
+    return PATHS[request.param]
+
+
+def features_of(layer, x, ahead):
+    """Features of every token, for the experts that have some, if they are to be computed ahead."""
+    return layer.experts.features(x) if ahead and layer.experts.feature_layers() else None
+
+
+@pytest.mark.parametrize("ahead", [True, False])
 @pytest.mark.parametrize("experts", EXPERTS)
 @pytest.mark.parametrize("route", ROUTES)
-def test_reference_equals_a_loop_over_pairs(experts, route):
+def test_a_path_equals_a_loop_over_pairs(dispatch, experts, route, ahead):
     layer, x, scores = prepare(experts)
     routing = ROUTES[route](scores)
-    y = dispatch_reference(x, layer.experts.features(x), routing, layer.experts)
+    y = dispatch(x, features_of(layer, x, ahead), routing, layer.experts)
     expected = brute_force(layer, x, routing)
     assert_close(y, expected, rtol=1e-10, atol=1e-12)
     for got, wanted in zip(gradients(y, x, scores, layer), gradients(expected, x, scores, layer), strict=True):
@@ -61,26 +71,22 @@ def test_reference_equals_a_loop_over_pairs(experts, route):
 
 @pytest.mark.parametrize("experts", EXPERTS)
 @pytest.mark.parametrize("route", ["two", "threshold"])
-def test_gradcheck(experts, route):
+def test_gradcheck(dispatch, experts, route):
     layer, x, scores = prepare(experts, num_tokens=3)
 
     def function(x, scores):
-        return dispatch_reference(x, layer.experts.features(x), ROUTES[route](scores), layer.experts)
+        return dispatch(x, features_of(layer, x, True), ROUTES[route](scores), layer.experts)
 
     assert torch.autograd.gradcheck(function, (x, scores))
 
 
 @pytest.mark.parametrize("experts", EXPERTS)
 @pytest.mark.parametrize("route", ["one expert idle", "nothing"])
-def test_an_idle_expert_gets_gradients_of_zero(experts, route):
+def test_an_idle_expert_gets_gradients_of_zero(dispatch, experts, route):
     layer, x, scores = prepare(experts)
-    dispatch_reference(x, layer.experts.features(x), ROUTES[route](scores), layer.experts).sum().backward()
+    dispatch(x, features_of(layer, x, False), ROUTES[route](scores), layer.experts).sum().backward()
     idle = [2] if route == "one expert idle" else [0, 1, 2, 3]
     for parameter in layer.experts.parameters():
         assert parameter.grad is not None
         for e in range(4):
             assert bool(parameter.grad[e].any()) == (e not in idle)
-
-
-def test_auto_is_a_path_and_every_path_has_its_name():
-    assert choose_dispatch("auto") is choose_dispatch("reference") is dispatch_reference

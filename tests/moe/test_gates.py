@@ -130,7 +130,7 @@ def test_routing_free_by_hand(norm, threshold, temperature, active_by_norm):
     assert_close(routing.scores, scores)
     assert routing.active.equal(active)
     assert_close(routing.weights, torch.where(active, scores, 0))  # the score itself, not normalised
-    assert routing.k is None
+    assert routing.num_pairs is None
 
 
 def test_no_active_expert_gives_exactly_zero():

@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from vmoe.moe import build_balance, moe_layers, record
+from vmoe.moe import balance_for, moe_layers, record
 
 SPECS = [COMBINATIONS["topk-mlp"], COMBINATIONS["routing_free-lowrank_glu"], COMBINATIONS["uniform-mlp"]]
 
@@ -155,7 +155,7 @@ def test_gradients_reach_the_gate_through_the_record():
 
 def train_step(host, spec, *, inside):
     """Loss and gradients of a step; the backward pass inside or after the scope. Counts what is recorded."""
-    balance = build_balance(spec.gate)
+    balance = balance_for(host)
     if hasattr(balance, "coefficient"):
         balance.coefficient.fill_(0.5)
     seen = []
@@ -189,7 +189,7 @@ def test_checkpointing_counts_no_density_twice():
     spec = COMBINATIONS["routing_free-lowrank_glu"]
     host = Host(spec)
     host.checkpointing = True
-    balance = build_balance(spec.gate)
+    balance = balance_for(host)
     with record(host) as routings:
         loss = host(tokens(2, 5, DIM)).sum() + balance(routings)
         loss.backward()

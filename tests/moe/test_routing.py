@@ -100,7 +100,7 @@ def test_pairs_are_counted_alike_with_and_without_k(over):
 def test_a_routing_does_not_change():
     routing = route_top_k(scores(2, 3, 0), 1, torch.Size([2]), weights="all")
     with pytest.raises(AttributeError):
-        routing.k = 2
+        routing.num_pairs = 2
 
 
 def test_detach_keeps_the_decision_and_drops_the_graph():

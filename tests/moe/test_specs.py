@@ -5,13 +5,16 @@ import dataclasses
 import pytest
 
 from vmoe.moe import (
+    AutonomyOfExperts,
     Dense,
+    ExpertChoice,
     Glu,
     HostMlp,
     LowRankGlu,
     Mlp,
     MoESpec,
     Random,
+    Relu,
     RoutingFree,
     SelfRouting,
     TopK,
@@ -58,9 +61,11 @@ def test_impossible_values(spec, key, values):
     [
         ({"gate": TopK(k=9)}, "gate.k is 9; allowed: 1 to 8"),
         ({"gate": RoutingFree(), "experts": Glu()}, "experts.kind is 'glu'; allowed: lowrank_glu"),
-        ({"init": "upcycle"}, "upcycle needs experts"),
-        ({"init": "upcycle", "experts": Mlp(hidden=64)}, "upcycle needs experts"),
-        ({"init": "upcycle", "experts": Glu(hidden="host")}, "upcycle needs experts"),
+        ({"gate": AutonomyOfExperts(), "experts": Mlp()}, "experts.kind is 'mlp'; allowed: lowrank_glu"),
+        ({"gate": Relu(k=9)}, "gate.k is 9; allowed: 1 to 8"),
+        ({"gate": ExpertChoice(capacity_factor=8.5)}, "gate.capacity_factor is 8.5; allowed: more than 0, at most 8"),
+        ({"shared_experts": -1}, "shared_experts is -1; allowed: 0 or more"),
+        ({"upcycle_noise": -0.1}, "upcycle_noise is -0.1; allowed: 0 or more"),
     ],
 )
 def test_impossible_combinations(values, message):

@@ -11,7 +11,7 @@ from torch import nn
 from vmoe.cli.assemble import build_model, describe_model
 from vmoe.cli.train import build_ema
 from vmoe.config import RunConfig, override_config
-from vmoe.moe import build_balance
+from vmoe.moe import balance_for
 from vmoe.train.augment import Augment
 from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes
@@ -82,7 +82,7 @@ def tiny_run(config: RunConfig, folder: Path) -> tuple[TrainState, Parts]:
     model = build_model(config, num_classes=2)
     cost = measure_cost(model, config.data.image_size)
     optimizer = build_optimizer(model, config.optimizer)
-    state = TrainState(model, optimizer, build_balance(config.moe.gate), build_ema(config, model))
+    state = TrainState(model, optimizer, balance_for(model), build_ema(config, model))
     parts = Parts(
         config=config,
         processes=ALONE,

@@ -17,14 +17,33 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import timm
+import torch
 from timm.layers import Mlp as TimmMlp
 from timm.layers import get_act_layer
+from timm.models.beit import Block as BeitBlock
 from timm.models.naflexvit import NaFlexVit
-from torch import nn
+from timm.models.vision_transformer import Block as VitBlock
+from torch import Tensor, nn
 
-from vmoe.moe import Dense, HostMlp, MlpExperts, MoE, MoESpec, build_moe, moe_layers
+from vmoe.moe import (
+    Dense,
+    DenseExperts,
+    DenseMlp,
+    Gate,
+    HostMlp,
+    Mlp,
+    MoE,
+    MoESpec,
+    Soft,
+    build_dense,
+    build_moe,
+    moe_layers,
+)
+from vmoe.moe.experts import StackedLinear
+from vmoe.moe.upcycle import SLOPES
 
 FRESH_STD = 0.02  # of expert weights when the host's are on the meta device and have none to measure
+PRE_NORM_BLOCKS = (VitBlock, BeitBlock)  # their MLP reads what their norm2 gives
 NUMBERED_MLP = re.compile(r"(?:^|\.)\d+\.mlp$")
 
 
@@ -55,19 +74,25 @@ def add_moe(model: nn.Module, spec: MoESpec) -> nn.Module:
     """Replace the MLPs of the chosen blocks by MoE layers, in place, and return the model.
 
     Convert after timm has initialised or loaded the host, and before building an optimizer or an EMA. With
-    ``init: upcycle`` every expert starts as the block's MLP. A `Dense` gate leaves the model as it is.
+    ``init: upcycle`` experts are made of the block's MLP. A `Dense` gate leaves the model as it is, or, with `experts`
+    given, puts one such expert in place of each MLP.
 
     Raises `ValueError`, before anything is changed: no suitable block, a block chosen that is not there, MoE
     layers already in, or a spec that does not fit the width.
     """
-    if isinstance(spec.gate, Dense):
+    if isinstance(spec.gate, Dense) and spec.experts is None:
         return model
     if any(moe_layers(model)):
         raise ValueError("the model has MoE layers already; give add_moe the dense model")
     blocks = host_blocks(model)
-    layers = [(blocks[i], build_layer(spec, blocks[i])) for i in choose_blocks(spec.layers, len(blocks))]
-    for (_, block, _), layer in layers:
+    chosen = [blocks[i] for i in choose_blocks(spec.layers, len(blocks))]
+    spec.check_layers(len(chosen))
+    tokens = count_tokens(model, chosen) if isinstance(spec.gate, Soft) else [None] * len(chosen)
+    layers = [build_layer(spec, host, i, tokens[i]) for i, host in enumerate(chosen)]
+    for (_, block, _), layer in zip(chosen, layers, strict=True):
         block.mlp = layer
+        if isinstance(layer, MoE) and layer.norm is not None:
+            block.norm2 = nn.Identity()  # the layer applies it
     exempt_from_decay(model)
     return model
 
@@ -116,13 +141,15 @@ def choose_blocks(layers: str | tuple[int, ...], count: int) -> list[int]:
     return sorted(layers)
 
 
-def build_layer(spec: MoESpec, host: HostBlock) -> MoE:
-    """The MoE layer for one block, on its device, in its type and training mode."""
+def build_layer(spec: MoESpec, host: HostBlock, number: int, tokens: int | None) -> MoE | DenseExperts:
+    """The layer for one block, on its device, in its type and training mode.
+
+    number: of the layer among the model's MoE layers. tokens: of an image, there.
+    """
     mlp = host.mlp
     weight = mlp.fc1.weight
     on_meta = weight.device.type == "meta"
-    name = spec.experts.activation if spec.experts else None
-    activation = named_activation(name) if name is not None else mlp.act
+    activation, gate_slope = choose_activation(spec, mlp.act)
     described = HostMlp(
         dim=mlp.fc1.in_features,
         hidden=mlp.fc1.out_features,
@@ -132,14 +159,61 @@ def build_layer(spec: MoESpec, host: HostBlock) -> MoE:
         std_out=FRESH_STD if on_meta else float(mlp.fc2.weight.detach().float().std()),
         dropout_hidden=mlp.drop1.p,
         dropout_out=mlp.drop2.p,
+        norm=norm_before(host.block),
+        tokens=tokens,
+        dense=DenseMlp(mlp.fc1, mlp.fc2),
+        gate_slope=gate_slope,
     )
     with weight.device:
-        layer = build_moe(spec, described).to(weight.dtype).train(mlp.training)
-    if spec.init == "upcycle":
-        assert isinstance(layer.experts, MlpExperts), "MoESpec allows no other experts with upcycle"
-        layer.experts.fc1.copy_from(mlp.fc1)
-        layer.experts.fc2.copy_from(mlp.fc2)
-    return layer
+        is_dense = isinstance(spec.gate, Dense)
+        layer = build_dense(spec, described) if is_dense else build_moe(spec, described, number)
+    return layer.to(weight.dtype).train(mlp.training)
+
+
+def norm_before(block: nn.Module) -> nn.Module | None:
+    """The norm whose output is the block's MLP's input, where the block is known to be built so."""
+    if type(block) not in PRE_NORM_BLOCKS:
+        return None
+    norm: Any = block.norm2
+    return norm
+
+
+def choose_activation(spec: MoESpec, host: nn.Module) -> tuple[nn.Module, float]:
+    """The experts' activation, and the slope of a GLU's gate: those that stand for the host's when it is upcycled."""
+    experts = spec.experts
+    if experts is not None and experts.activation is not None:
+        return named_activation(experts.activation), 1.0
+    if spec.init == "fresh" or isinstance(experts, Mlp):
+        return host, 1.0
+    slope = SLOPES.get(type(host).__name__)
+    if slope is None:
+        raise ValueError(
+            f"init is 'upcycle' for GLU experts and a host with {type(host).__name__}; allowed: a host with SiLU or"
+            " GELU, which are products, or experts.activation"
+        )
+    return nn.Sigmoid(), slope
+
+
+def count_tokens(model: nn.Module, blocks: list[HostBlock]) -> list[int]:
+    """Tokens of an image at each of the MLPs, by a forward of one image of the model's own size."""
+    counted: dict[nn.Module, int] = {}
+
+    def count(mlp: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        counted[mlp] = inputs[0].shape[:-1].numel()
+
+    host: Any = model
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or host.pretrained_cfg["input_size"][1:]
+    weight = blocks[0].mlp.fc1.weight
+    handles = [block.mlp.register_forward_pre_hook(count) for block in blocks]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, *size, device=weight.device, dtype=weight.dtype))
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return [counted[block.mlp] for block in blocks]
 
 
 def named_activation(name: str) -> nn.Module:
@@ -159,10 +233,11 @@ def exempt_from_decay(model: nn.Module) -> None:
     timm exempts one-dimensional parameters by their shape; stacked biases have two dimensions.
     """
     names = {
-        f"{layer}.{name}"
-        for layer, module in moe_layers(model)
-        for name, _ in module.named_parameters()
-        if name.endswith("bias") or name == "gate.scale"
+        f"{module_name}.{name}"
+        for module_name, module in model.named_modules()
+        if isinstance(module, StackedLinear | Gate)
+        for name, _ in module.named_parameters(recurse=False)
+        if name in ("bias", "scale")
     }
     host: Any = model
     own = host.no_weight_decay() if hasattr(host, "no_weight_decay") else ()

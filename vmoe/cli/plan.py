@@ -43,4 +43,4 @@ def intended_density(config: RunConfig, cost: Cost) -> dict[str, float]:
     if not cost.layers:
         return {}
     gate, experts = config.moe.gate, config.moe.num_experts
-    return dict.fromkeys(cost.layers, gate.active_experts(experts) / experts)
+    return {name: gate.active_experts(experts, layer.tokens_per_image) / experts for name, layer in cost.layers.items()}

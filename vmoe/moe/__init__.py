@@ -3,15 +3,18 @@
 x → gate → `Routing` → dispatch → experts → y, in `MoE`; losses and controllers in `balance`; figures in `stats`.
 """
 
-from .balance import Balance, balance_for, build_balance, routing_free_loss, switch_loss, z_loss
-from .build import HostMlp, build_moe
+from .balance import Balance, balance_for
+from .build import HostMlp, build_dense, build_moe
 from .experts import Experts, GluExperts, LowRankGluExperts, MlpExperts
 from .gates import Gate
-from .layer import MoE, moe_layers
+from .layer import DenseExperts, MoE, moe_layers
+from .losses import relu_loss, routing_free_loss, switch_loss, z_loss
 from .record import Record, record
 from .routing import Routing
 from .spec import (
+    AutonomyOfExperts,
     Dense,
+    ExpertChoice,
     ExpertSpec,
     FixedK,
     GateSpec,
@@ -20,15 +23,22 @@ from .spec import (
     Mlp,
     MoESpec,
     Random,
+    Relu,
     RoutingFree,
     SelfRouting,
+    Soft,
     TopK,
 )
 from .stats import RoutingFigures, RoutingStats, mean_figures
+from .upcycle import DenseMlp
 
 __all__ = [
+    "AutonomyOfExperts",
     "Balance",
     "Dense",
+    "DenseExperts",
+    "DenseMlp",
+    "ExpertChoice",
     "ExpertSpec",
     "Experts",
     "FixedK",
@@ -45,18 +55,21 @@ __all__ = [
     "MoESpec",
     "Random",
     "Record",
+    "Relu",
     "Routing",
     "RoutingFigures",
     "RoutingFree",
     "RoutingStats",
     "SelfRouting",
+    "Soft",
     "TopK",
     "balance_for",
-    "build_balance",
+    "build_dense",
     "build_moe",
     "mean_figures",
     "moe_layers",
     "record",
+    "relu_loss",
     "routing_free_loss",
     "switch_loss",
     "z_loss",

@@ -1,75 +1,38 @@
-"""Balance: losses as pure functions of Routings, and the controllers that set their coefficients.
+"""Balance: what is added to the task loss, and the controllers that set coefficients and biases.
 
 A controller is a module apart from the model. In training, call it on each forward's Routings and add what it
 returns to the task loss; call `step()` once after every optimizer step. Its state lies in buffers, to be saved
-with the checkpoint; moving averages of the model do not touch it. Nothing here runs in a model's forward.
+with the checkpoint; moving averages of the model do not touch it. Nothing here runs in a model's forward. What
+`step` does depends only on counts, summed over the forwards since the last one and over processes, so it is the same
+however the same tokens are split.
 
-Shapes: T tokens, E experts.
+Shapes: T tokens, E experts, L layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from itertools import groupby
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from .collective import sum_over_processes
-from .layer import moe_layers
+from .gates import TopKGate
+from .layer import MoE, moe_layers
+from .losses import relu_loss, routing_free_loss, switch_loss, z_loss
 from .routing import Routing
-from .spec import GateSpec, RoutingFree, TopK
-
-
-def switch_loss(routing: Routing) -> Tensor:
-    """``E · Σ_e f_e P_e`` (Switch, arXiv 2101.03961, eq. 4–6); 1 at perfect balance.
-
-    f_e: share of the assignments that go to e, without gradient. P_e: mean softmax probability of e.
-    """
-    pairs_E = routing.active.sum(0)
-    share_E = pairs_E / pairs_E.sum()
-    probability_E = routing.scores.softmax(dim=-1).mean(0)
-    return routing.num_experts * (share_E * probability_E).sum()
-
-
-def z_loss(routing: Routing) -> Tensor:
-    """``mean_t (logsumexp scores_t)²`` (ST-MoE, arXiv 2202.08906, eq. 5)."""
-    return routing.scores.logsumexp(dim=-1).square().mean()
-
-
-def routing_free_loss(routings: Collection[Routing], expert_share: float) -> Tensor:
-    """``μ·L_E + (1−μ)·L_T`` over the pairs of all layers at once (Routing-Free, arXiv 2604.00801).
-
-    With M the active pairs and P = relu(score) where active, else 0, both (T, L·E):
-    ``L_E = mean_j(mean_t M · mean_t P)`` and ``L_T = mean_t(mean_j M · mean_j P)``. M carries no gradient. Layers
-    of different T (hierarchical hosts) are taken in groups of equal T, weighted by their columns.
-    """
-    columns = sum(routing.num_experts for routing in routings)
-    loss = torch.zeros((), device=next(iter(routings)).weights.device)
-    for _, group in groupby(sorted(routings, key=num_tokens), key=num_tokens):
-        layers = list(group)
-        active = torch.cat([routing.active for routing in layers], dim=1).float()
-        weights = torch.cat([routing.weights for routing in layers], dim=1).relu()
-        expert_balance = (active.mean(0) * weights.mean(0)).mean()
-        token_balance = (active.mean(1) * weights.mean(1)).mean()
-        both = expert_share * expert_balance + (1 - expert_share) * token_balance
-        loss = loss + both * active.shape[1] / columns
-    return loss
-
-
-def num_tokens(routing: Routing) -> int:
-    return routing.num_tokens
+from .spec import AutonomyOfExperts, Relu, RoutingFree, TopK
 
 
 class Balance(nn.Module):
-    """No balance loss and nothing to control: dense models, Self-Routing, random routing."""
+    """No balance loss and nothing to control: dense models, Self-Routing, random routing, expert choice, Soft MoE."""
 
     def forward(self, routings: Mapping[str, Routing]) -> Tensor | float:
         """The loss to add for one forward's Routings, coefficient included."""
         return 0.0
 
     def step(self) -> None:
-        """Move the coefficient, once after each optimizer step, alike on every rank."""
+        """Move what is controlled, once after each optimizer step, alike on every rank."""
 
     def figures(self) -> dict[str, Tensor]:
         """What is worth a line in the log."""
@@ -79,25 +42,62 @@ class Balance(nn.Module):
 class SwitchBalance(Balance):
     """Fixed coefficients: Switch balance and z-loss, each summed over the layers."""
 
-    def __init__(self, spec: TopK):
+    def __init__(self, balance: float, z_loss: float = 0.0):
         super().__init__()
-        self.spec = spec
+        self.balance = balance
+        self.z_loss = z_loss
 
     def forward(self, routings: Mapping[str, Routing]) -> Tensor | float:
         loss: Tensor | float = 0.0
         for routing in routings.values():
-            if self.spec.balance:
-                loss = loss + self.spec.balance * switch_loss(routing)
-            if self.spec.z_loss:
-                loss = loss + self.spec.z_loss * z_loss(routing)
+            if self.balance:
+                loss = loss + self.balance * switch_loss(routing)
+            if self.z_loss:
+                loss = loss + self.z_loss * z_loss(routing)
         return loss
 
 
-class RoutingFreeBalance(Balance):
-    """``λ · (μ·L_E + (1−μ)·L_T)`` with ``λ ← min(1, λ·(1+η)^sign(ρ−ρ∞))`` after each optimizer step.
+class BiasBalance(SwitchBalance):
+    """Auxiliary-loss-free balance: ``b_e ← b_e + u · sign(mean load − load_e)`` (arXiv 2408.15664, algorithm 1).
 
-    ρ is the density of all pairs since the last step, summed over layers, micro-batches and ranks, so λ does not
-    depend on how the same tokens are split.
+    The biases belong to the model, since they select experts in evaluation too; the gates hold them as whole numbers
+    of steps of u. Losses with fixed coefficients may go beside.
+    """
+
+    pairs: Tensor
+
+    def __init__(self, gates: Mapping[str, TopKGate], balance: float, z_loss: float = 0.0):
+        super().__init__(balance, z_loss)
+        self.names = list(gates)
+        self.gates = tuple(gates.values())  # no submodules: they are the model's
+        steps = [biases_of(gate) for gate in self.gates]
+        self.register_buffer("pairs", torch.zeros_like(torch.stack(steps)))
+
+    def forward(self, routings: Mapping[str, Routing]) -> Tensor | float:
+        require_routings(routings)
+        with torch.no_grad():
+            self.pairs += torch.stack([routings[name].active.sum(0) for name in self.names])
+        return super().forward(routings)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        pairs_LE = sum_over_processes(self.pairs.clone())
+        # mean load − load_e has the sign of Σ load − E · load_e, in whole numbers
+        above_LE = pairs_LE.sum(1, keepdim=True) - pairs_LE.shape[1] * pairs_LE
+        for gate, above_E in zip(self.gates, above_LE, strict=True):
+            biases_of(gate).add_(above_E.sign())
+        self.pairs.zero_()
+
+
+def biases_of(gate: TopKGate) -> Tensor:
+    assert gate.bias_steps is not None, "a gate with bias_rate has biases"
+    return gate.bias_steps
+
+
+class AdaptiveBalance(Balance):
+    """A loss whose coefficient λ follows the density of active pairs, once an optimizer step.
+
+    The density is that of all pairs since the last step, summed over layers, micro-batches and ranks.
     """
 
     coefficient: Tensor
@@ -105,30 +105,35 @@ class RoutingFreeBalance(Balance):
     all_pairs: Tensor
     density: Tensor
 
-    def __init__(self, spec: RoutingFree):
+    def __init__(self, start: float):
         super().__init__()
-        self.spec = spec
-        self.register_buffer("coefficient", torch.tensor(spec.balance_start, dtype=torch.float64))
+        self.register_buffer("coefficient", torch.tensor(start, dtype=torch.float64))
         self.register_buffer("active_pairs", torch.zeros((), dtype=torch.int64))
         self.register_buffer("all_pairs", torch.zeros((), dtype=torch.int64))
         self.register_buffer("density", torch.full((), torch.nan, dtype=torch.float64))
 
+    def loss(self, routings: Mapping[str, Routing]) -> Tensor:
+        """The loss without its coefficient."""
+        raise NotImplementedError
+
+    def adapt(self, density: Tensor) -> None:
+        """Move the coefficient by the density, which is nan if there were no pairs."""
+        raise NotImplementedError
+
     def forward(self, routings: Mapping[str, Routing]) -> Tensor | float:
-        if not routings:
-            raise ValueError("no routings to balance; call the model within `record` and pass on what it gives")
+        require_routings(routings)
         with torch.no_grad():
             for routing in routings.values():
                 self.active_pairs += routing.count_pairs()
                 self.all_pairs += routing.active.numel()
-        loss = routing_free_loss(routings.values(), self.spec.expert_share)
+        loss = self.loss(routings)
         return self.coefficient.to(loss.dtype) * loss
 
     @torch.no_grad()
     def step(self) -> None:
         counts = sum_over_processes(torch.stack([self.active_pairs, self.all_pairs]))
         self.density.copy_(counts[0] / counts[1].double())
-        direction = torch.sign(self.density - self.spec.target_density).nan_to_num(0)  # no pairs, no move
-        self.coefficient.mul_((1 + self.spec.balance_rate) ** direction).clamp_(max=1)
+        self.adapt(self.density)
         self.active_pairs.zero_()
         self.all_pairs.zero_()
 
@@ -136,18 +141,66 @@ class RoutingFreeBalance(Balance):
         return {"density": self.density, "balance_coefficient": self.coefficient}
 
 
-def build_balance(spec: GateSpec) -> Balance:
-    """The balance that a gate's method prescribes."""
+class RoutingFreeBalance(AdaptiveBalance):
+    """``λ · (μ·L_E + (1−μ)·L_T)`` with ``λ ← min(1, λ·(1+η)^sign(ρ−ρ∞))`` (arXiv 2604.00801)."""
+
+    def __init__(self, spec: RoutingFree):
+        super().__init__(spec.balance_start)
+        self.spec = spec
+
+    def loss(self, routings: Mapping[str, Routing]) -> Tensor:
+        return routing_free_loss(routings.values(), self.spec.expert_share)
+
+    def adapt(self, density: Tensor) -> None:
+        direction = torch.sign(density - self.spec.target_density).nan_to_num(0)  # no pairs, no move
+        self.coefficient.mul_((1 + self.spec.balance_rate) ** direction).clamp_(max=1)
+
+
+class ReluBalance(AdaptiveBalance):
+    """λ times the mean over layers of the load-balanced L1 loss (ReMoE, arXiv 2412.14711, eq. 8–11).
+
+    λ is multiplied by α where the sparsity is below 1 − k/E, that is the density above k/E, and else divided by it.
+    """
+
+    def __init__(self, spec: Relu, num_experts: int):
+        super().__init__(spec.balance_start)
+        self.spec = spec
+        self.target = spec.k / num_experts
+
+    def loss(self, routings: Mapping[str, Routing]) -> Tensor:
+        return torch.stack([relu_loss(routing, self.spec.k) for routing in routings.values()]).mean()
+
+    def adapt(self, density: Tensor) -> None:
+        up = self.spec.balance_factor
+        factor = torch.where(density > self.target, up, 1 / up)
+        self.coefficient.mul_(torch.where(density.isnan(), 1.0, factor))  # no pairs, no move
+
+
+def require_routings(routings: Mapping[str, Routing]) -> None:
+    if not routings:
+        raise ValueError("no routings to balance; call the model within `record` and pass on what it gives")
+
+
+def build_balance(layers: Mapping[str, MoE]) -> Balance:
+    """The balance that the method of these layers prescribes. Raises `ValueError` if their gates differ."""
+    specs = {layer.gate.spec for layer in layers.values()}
+    if len(specs) > 1:
+        raise ValueError(f"the MoE layers of the model have {len(specs)} different gates; build a balance for each")
+    spec = next(iter(specs), None)
+    if isinstance(spec, TopK) and spec.bias_rate:
+        gates = {name: layer.gate for name, layer in layers.items() if isinstance(layer.gate, TopKGate)}
+        return BiasBalance(gates, spec.balance, spec.z_loss)
     if isinstance(spec, TopK):
-        return SwitchBalance(spec)
+        return SwitchBalance(spec.balance, spec.z_loss)
+    if isinstance(spec, AutonomyOfExperts):
+        return SwitchBalance(spec.balance)
     if isinstance(spec, RoutingFree):
         return RoutingFreeBalance(spec)
+    if isinstance(spec, Relu):
+        return ReluBalance(spec, next(iter(layers.values())).experts.num_experts)
     return Balance()
 
 
 def balance_for(model: nn.Module) -> Balance:
     """The balance that the gates of a model's MoE layers prescribe. Raises `ValueError` if they differ."""
-    specs = {layer.gate.spec for _, layer in moe_layers(model)}
-    if len(specs) > 1:
-        raise ValueError(f"the MoE layers of the model have {len(specs)} different gates; build a balance for each")
-    return build_balance(specs.pop()) if specs else Balance()
+    return build_balance(dict(moe_layers(model)))

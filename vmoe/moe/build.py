@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 from .experts import Activation, Experts, GluExperts, LowRankGluExperts, MlpExperts
-from .gates import FixedRandomGate, Gate, HashGate, RoutingFreeGate, SelfGate, TopKGate
-from .layer import MoE
-from .spec import Dense, ExpertSpec, GateSpec, Glu, LowRankGlu, Mlp, MoESpec, Random, RoutingFree, SelfRouting, TopK
-from .widths import expert_widths
+from .gates import (
+    AutonomyOfExpertsGate,
+    ExpertChoiceGate,
+    FixedRandomGate,
+    Gate,
+    HashGate,
+    ReluGate,
+    RoutingFreeGate,
+    SelfGate,
+    SoftGate,
+    TopKGate,
+)
+from .layer import DenseExperts, MoE
+from .spec import (
+    AutonomyOfExperts,
+    Dense,
+    ExpertChoice,
+    ExpertSpec,
+    GateSpec,
+    Glu,
+    Mlp,
+    MoESpec,
+    Random,
+    Relu,
+    RoutingFree,
+    SelfRouting,
+    Soft,
+    TopK,
+)
+from .upcycle import DenseMlp, upcycle
+from .widths import Budget, expert_budget, expert_widths
 
 
 @dataclass(frozen=True)
@@ -17,6 +49,9 @@ class HostMlp:
 
     std_in, std_out: standard deviations of the weights of the first and of the second layer at the start.
     dropout_hidden, dropout_out: the two dropout rates.
+    norm: whose output the MLP reads, where that is known.
+    tokens: of an image, where that is known.
+    dense: the MLP itself, to upcycle; gate_slope: the factor of a GLU's gate projection then.
     """
 
     dim: int
@@ -27,24 +62,44 @@ class HostMlp:
     std_out: float
     dropout_hidden: float = 0.0
     dropout_out: float = 0.0
+    norm: nn.Module | None = None
+    tokens: int | None = None
+    dense: DenseMlp | None = None
+    gate_slope: float = 1.0
 
 
-def build_gate(spec: GateSpec, dim: int, num_experts: int) -> Gate:
-    """The gate that computes a spec. Raises `ValueError` where it cannot work at this width."""
-    if isinstance(spec, TopK):
-        return TopKGate(dim, num_experts, spec)
-    if isinstance(spec, SelfRouting):
-        return SelfGate(dim, num_experts, spec)
-    if isinstance(spec, Random):
-        return (FixedRandomGate if spec.source == "fixed" else HashGate)(dim, num_experts, spec)
-    if isinstance(spec, RoutingFree):
-        return RoutingFreeGate(dim, num_experts, spec)
+def build_gate(spec: GateSpec, dim: int, num_experts: int, *, layer: int = 0, tokens: int | None = None) -> Gate:
+    """The gate that computes a spec. Raises `ValueError` where it cannot work at this width.
+
+    layer: the number of the MoE layer among the model's. tokens: of an image, which Soft MoE needs for its slots.
+    """
+    match spec:
+        case TopK():
+            return TopKGate(dim, num_experts, spec)
+        case SelfRouting():
+            return SelfGate(dim, num_experts, spec, layer)
+        case Random(source="fixed"):
+            return FixedRandomGate(dim, num_experts, spec)
+        case Random():
+            return HashGate(num_experts, spec)
+        case AutonomyOfExperts():
+            return AutonomyOfExpertsGate(spec)
+        case Relu():
+            return ReluGate(dim, num_experts, spec)
+        case RoutingFree():
+            return RoutingFreeGate(num_experts, spec)
+        case ExpertChoice():
+            return ExpertChoiceGate(dim, num_experts, spec)
+        case Soft():
+            if spec.slots is None and tokens is None:
+                raise ValueError("gate.slots is null; allowed: a number, where the tokens of an image are not known")
+            return SoftGate(dim, num_experts, spec.slots_for(num_experts, tokens or 0), spec)
     raise ValueError("gate.kind is 'dense', which has no gate; allowed: every other kind")
 
 
-def build_experts(spec: ExpertSpec, host: HostMlp, *, num_experts: int, active: float) -> Experts:
-    """Experts of a spec with weights drawn afresh; active: experts a token is meant to use."""
-    hidden, rank = expert_widths(spec, dim=host.dim, host_hidden=host.hidden, active=active, num_experts=num_experts)
+def build_experts(spec: ExpertSpec, host: HostMlp, num_experts: int, budget: Budget) -> Experts:
+    """Experts of a spec with weights drawn afresh."""
+    hidden, rank = expert_widths(spec, dim=host.dim, host_hidden=host.hidden, budget=budget)
     size = (num_experts, host.dim, hidden)
     experts: Experts
     if isinstance(spec, Mlp):
@@ -52,23 +107,83 @@ def build_experts(spec: ExpertSpec, host: HostMlp, *, num_experts: int, active: 
     elif isinstance(spec, Glu):
         experts = GluExperts(*size, host.activation, dropout=host.dropout_hidden)
     else:
-        assert isinstance(spec, LowRankGlu)
         experts = LowRankGluExperts(*size, rank, host.activation, dropout=host.dropout_hidden)
     experts.reset_parameters(host.std_in, host.std_out)
     return experts
 
 
-def build_moe(spec: MoESpec, host: HostMlp) -> MoE:
-    """A MoE layer in place of one host MLP, its weights drawn afresh from torch's global generator.
+def build_moe(spec: MoESpec, host: HostMlp, layer: int = 0) -> MoE:
+    """A MoE layer in place of one host MLP, its weights drawn afresh.
+
+    Experts and gate draw from generators of their own, seeded by torch's global one, so that the experts of one seed
+    are the same whatever the gate. layer: the number of the MoE layer among the model's.
 
     Raises `ValueError`: the gate is dense or does not fit the width, or widths cannot match the host's compute.
     """
     if isinstance(spec.gate, Dense) or spec.experts is None:
         raise ValueError("gate.kind is 'dense'; allowed: a gate that routes, for a model with MoE layers")
-    gate = build_gate(spec.gate, host.dim, spec.num_experts)
-    active = spec.gate.active_experts(spec.num_experts)
-    experts = build_experts(spec.experts, host, num_experts=spec.num_experts, active=active)
+    budget = expert_budget(
+        spec.gate.active_experts(spec.num_experts, host.tokens),
+        num_experts=spec.num_experts,
+        shared_experts=spec.shared_experts,
+        scores_features=spec.gate.SCORES_FEATURES,
+    )
+    seeds = torch.randint(2**62, (4,), device="cpu").tolist()
+    shared = None
+    with seeded(seeds[0]):
+        experts = build_experts(spec.experts, host, spec.num_experts, budget)
+    with seeded(seeds[1]):
+        if spec.shared_experts:
+            shared = build_experts(spec.experts, host, spec.shared_experts, budget)
+    with seeded(seeds[2]):
+        gate = build_gate(spec.gate, host.dim, spec.num_experts, layer=layer, tokens=host.tokens)
+    if spec.init == "upcycle":
+        upcycle_all(spec, host, experts, shared, gate, seeds[3])
     if isinstance(gate, RoutingFreeGate):
         assert isinstance(experts, LowRankGluExperts), "MoESpec allows no other experts for this gate"
-        gate.calibrate(experts.gate_down.weight)
-    return MoE(gate, experts, dispatch=spec.dispatch, dropout=host.dropout_out)
+        gain, shift = getattr(host.norm, "weight", None), getattr(host.norm, "bias", None)
+        gate.calibrate(experts.gate_down.weight, gain, shift)
+    reads_residual = isinstance(spec.gate, SelfRouting) and spec.gate.input == "residual"
+    if reads_residual and host.norm is None:
+        raise ValueError("gate.input is 'residual'; allowed: normed, for blocks whose norm before the MLP is not known")
+    return MoE(
+        gate,
+        experts,
+        shared=shared,
+        norm=host.norm if reads_residual else None,
+        dispatch_path=spec.dispatch,
+        dropout=host.dropout_out,
+    )
+
+
+def upcycle_all(spec: MoESpec, host: HostMlp, experts: Experts, shared: Experts | None, gate: Gate, seed: int) -> None:
+    """Make all experts of a layer of the host's MLP. Raises `ValueError` where that cannot work."""
+    if host.dense is None:
+        raise ValueError("init is 'upcycle'; allowed: fresh, where there is no MLP to make experts of")
+    hidden = experts.layers()[-1].weight.shape[2]
+    equal = spec.num_experts > 1 and hidden % host.hidden == 0
+    if equal and gate.scores_features and not spec.upcycle_noise:
+        raise ValueError(
+            f"upcycle_noise is {spec.upcycle_noise}; allowed: more than 0 for experts of the host's width with"
+            f" {spec.gate.kind}, since equal experts would score, and be chosen, and learn, alike"
+        )
+    total = gate.total_weight(spec.num_experts) + spec.shared_experts
+    with seeded(seed):
+        for stack in [experts, *([shared] if shared is not None else [])]:
+            upcycle(stack, host.dense, gate_slope=host.gate_slope, total_weight=total, noise=spec.upcycle_noise)
+
+
+def build_dense(spec: MoESpec, host: HostMlp) -> DenseExperts:
+    """One expert in place of a host MLP, for every token: the dense row beside MoE rows with such experts."""
+    assert spec.experts is not None, "without experts the host keeps its MLP"
+    experts = build_experts(spec.experts, host, 1, Budget(pairs=1, features=1, share=1))
+    return DenseExperts(experts, dropout=host.dropout_out)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from generators of that seed within, and leave the global ones as they were."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

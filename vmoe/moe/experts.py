@@ -1,7 +1,9 @@
 """Stacked experts: E small networks of one shape, their weights in one tensor a product.
 
 Weights lie as in `torch.nn.Linear` behind a leading expert axis, so a stack of E dense MLPs is `torch.stack` of
-their weights. `each()` yields one function an expert, over the rows of its tokens.
+their weights. What an expert computes is written once, in `compute`, over a function that applies one stacked layer
+to rows; that function decides which expert's weights meet which rows: one expert's (`each`), every expert's on equal
+numbers of rows (`batched`), or groups of consecutive rows (`vmoe.moe.dispatch.grouped`).
 
 Shapes: T tokens, P rows of one expert, D width, E experts, F hidden width, R rank.
 """
@@ -16,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Activation = Callable[[Tensor], Tensor]
-ExpertFunction = Callable[..., Tensor]  # x_PD=(P, D), z_PR=(P, R) or None -> (P, D)
 LinearWeights = tuple[Tensor, Tensor | None]
 
 
@@ -34,12 +35,11 @@ class StackedLinear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    @torch.no_grad()
-    def copy_from(self, linear: nn.Linear) -> None:
-        """Give every expert the weights of one dense layer of the same shape."""
-        self.weight.copy_(linear.weight.expand_as(self.weight))
-        if self.bias is not None:
-            self.bias.copy_(linear.bias.expand_as(self.bias))
+    def forward(self, x_EPD: Tensor) -> Tensor:
+        """Each expert's map over its own rows, as one batched product."""
+        if self.bias is None:
+            return torch.bmm(x_EPD, self.weight.mT)
+        return torch.baddbmm(self.bias[:, None], x_EPD, self.weight.mT)
 
     def unbind(self) -> list[LinearWeights]:
         """(weight, bias) of each expert; one unbind, because its backward is one stack."""
@@ -51,6 +51,10 @@ class StackedLinear(nn.Module):
     def size(self) -> int:
         """Weights of one expert, biases aside: the multiply-adds of one row."""
         return self.weight[0].numel()
+
+
+ApplyLinear = Callable[[StackedLinear, Tensor], Tensor]
+ExpertFunction = Callable[..., Tensor]  # x=(P, D), z=(P, R) or None -> (P, D)
 
 
 class Experts(nn.Module):
@@ -65,44 +69,48 @@ class Experts(nn.Module):
         self.activation = activation
         self.dropout = dropout
 
-    def pair_layers(self) -> list[StackedLinear]:
-        """The products computed for active pairs only, in the order `expert` takes their weights."""
+    def layers(self) -> list[StackedLinear]:
+        """The products of every row."""
         raise NotImplementedError
 
-    def expert(self, *weights: LinearWeights, x_PD: Tensor, z_PR: Tensor | None) -> Tensor:
-        """(P, D): one expert, given by its weights, over the rows of its tokens."""
+    def feature_layers(self) -> list[StackedLinear]:
+        """The products that make the features, which a gate may need of every token: none for most experts."""
+        return []
+
+    def compute(self, linear: ApplyLinear, x: Tensor, z: Tensor | None = None) -> Tensor:
+        """The experts' formula over rows x; z: the rows' features where they are known already.
+
+        linear: applies a stacked layer to rows.
+        """
         raise NotImplementedError
 
     def reset_parameters(self, std_in: float, std_out: float) -> None:
         """Draw weights afresh: those that read x with std_in, those that write y with std_out."""
         raise NotImplementedError
 
-    def features(self, x_TD: Tensor) -> Tensor | None:
-        """(T, E, R), what every expert computes of every token before the gate decides; None if nothing."""
-        return None
+    def features(self, x_TD: Tensor) -> Tensor:
+        """(T, E, R): the features of every token for every expert."""
+        raise NotImplementedError
 
     def each(self) -> list[ExpertFunction]:
-        """One function an expert, of its tokens' rows of x and of the features."""
-        weights = zip(*(layer.unbind() for layer in self.pair_layers()), strict=True)
-        return [partial(self.expert, *expert) for expert in weights]
+        """One function an expert, of its tokens' rows and, where they are known, their features."""
+        unbound = {layer: layer.unbind() for layer in [*self.feature_layers(), *self.layers()]}
 
-    def hidden_dropout(self, hidden_PF: Tensor) -> Tensor:
-        return functional.dropout(hidden_PF, self.dropout, self.training)
+        def linear_of(e: int) -> ApplyLinear:
+            return lambda layer, x_PD: functional.linear(x_PD, *unbound[layer][e])
 
-    @property
-    def flops_per_pair(self) -> int:
-        """FLOPs of one token in one expert, 2 a multiply-add; activations and biases are not counted."""
-        return 2 * sum(layer.size for layer in self.pair_layers())
+        return [partial(self.compute, linear_of(e)) for e in range(self.num_experts)]
 
-    @property
-    def params_per_pair(self) -> int:
-        """Parameters that one active pair touches."""
-        return sum(parameter[0].numel() for layer in self.pair_layers() for parameter in layer.parameters())
+    def batched(self, x_EPD: Tensor) -> Tensor:
+        """(E, P, D): every expert on rows of its own, as many for each."""
+        return self.compute(StackedLinear.__call__, x_EPD)
 
-    @property
-    def flops_per_token(self) -> int:
-        """FLOPs spent on every token whether its pairs are active or not."""
-        return 0
+    def everywhere(self, x_TD: Tensor) -> Tensor:
+        """(T, D): the sum of all experts on every token."""
+        return self.batched(x_TD.expand(self.num_experts, *x_TD.shape)).sum(0)
+
+    def hidden_dropout(self, hidden: Tensor) -> Tensor:
+        return functional.dropout(hidden, self.dropout, self.training)
 
 
 class MlpExperts(Experts):
@@ -122,17 +130,16 @@ class MlpExperts(Experts):
         self.fc1 = StackedLinear(num_experts, dim, hidden, bias=bias)
         self.fc2 = StackedLinear(num_experts, hidden, dim, bias=bias)
 
-    def expert(self, *weights: LinearWeights, x_PD: Tensor, z_PR: Tensor | None) -> Tensor:
-        fc1, fc2 = weights
-        hidden_PF = self.activation(functional.linear(x_PD, *fc1))
-        return functional.linear(self.hidden_dropout(hidden_PF), *fc2)
+    def layers(self) -> list[StackedLinear]:
+        return [self.fc1, self.fc2]
+
+    def compute(self, linear: ApplyLinear, x: Tensor, z: Tensor | None = None) -> Tensor:
+        hidden = self.activation(linear(self.fc1, x))
+        return linear(self.fc2, self.hidden_dropout(hidden))
 
     def reset_parameters(self, std_in: float, std_out: float) -> None:
         self.fc1.reset_parameters(std_in)
         self.fc2.reset_parameters(std_out)
-
-    def pair_layers(self) -> list[StackedLinear]:
-        return [self.fc1, self.fc2]
 
 
 class GluExperts(Experts):
@@ -144,25 +151,24 @@ class GluExperts(Experts):
         self.up = StackedLinear(num_experts, dim, hidden, bias=False)
         self.down = StackedLinear(num_experts, hidden, dim, bias=False)
 
-    def expert(self, *weights: LinearWeights, x_PD: Tensor, z_PR: Tensor | None) -> Tensor:
-        gate, up, down = weights
-        hidden_PF = self.activation(functional.linear(x_PD, *gate)) * functional.linear(x_PD, *up)
-        return functional.linear(self.hidden_dropout(hidden_PF), *down)
+    def layers(self) -> list[StackedLinear]:
+        return [self.gate, self.up, self.down]
+
+    def compute(self, linear: ApplyLinear, x: Tensor, z: Tensor | None = None) -> Tensor:
+        hidden = self.activation(linear(self.gate, x)) * linear(self.up, x)
+        return linear(self.down, self.hidden_dropout(hidden))
 
     def reset_parameters(self, std_in: float, std_out: float) -> None:
         self.gate.reset_parameters(std_in)
         self.up.reset_parameters(std_in)
         self.down.reset_parameters(std_out)
 
-    def pair_layers(self) -> list[StackedLinear]:
-        return [self.gate, self.up, self.down]
-
 
 class LowRankGluExperts(Experts):
     """``W_down(act(z B) ⊙ (x W_up))`` with ``z = x A`` (arXiv 2604.00801; Autonomy-of-Experts, 2501.13074).
 
-    z of all experts is one product and is computed before the gate, which scores the experts by it (under autocast,
-    in the lower precision; the norm is taken in float32).
+    For a gate that scores experts by z, z of all experts is one product, computed once for gate and experts (under
+    autocast, in the lower precision; the norm is taken in float32). For other gates z is computed for active pairs.
     """
 
     def __init__(
@@ -174,14 +180,19 @@ class LowRankGluExperts(Experts):
         self.up = StackedLinear(num_experts, dim, hidden, bias=False)
         self.down = StackedLinear(num_experts, hidden, dim, bias=False)
 
+    def feature_layers(self) -> list[StackedLinear]:
+        return [self.gate_down]
+
+    def layers(self) -> list[StackedLinear]:
+        return [self.gate_up, self.up, self.down]
+
     def features(self, x_TD: Tensor) -> Tensor:
         return functional.linear(x_TD, self.gate_down.weight.flatten(0, 1)).unflatten(1, (self.num_experts, -1))
 
-    def expert(self, *weights: LinearWeights, x_PD: Tensor, z_PR: Tensor | None) -> Tensor:
-        gate_up, up, down = weights
-        assert z_PR is not None, "the dispatch passes the rows of `features`"
-        hidden_PF = self.activation(functional.linear(z_PR, *gate_up)) * functional.linear(x_PD, *up)
-        return functional.linear(self.hidden_dropout(hidden_PF), *down)
+    def compute(self, linear: ApplyLinear, x: Tensor, z: Tensor | None = None) -> Tensor:
+        z = linear(self.gate_down, x) if z is None else z
+        hidden = self.activation(linear(self.gate_up, z)) * linear(self.up, x)
+        return linear(self.down, self.hidden_dropout(hidden))
 
     def reset_parameters(self, std_in: float, std_out: float) -> None:
         self.gate_down.reset_parameters(std_in)
@@ -190,10 +201,3 @@ class LowRankGluExperts(Experts):
         self.gate_up.reset_parameters(1 / rank**0.5)
         self.up.reset_parameters(std_in)
         self.down.reset_parameters(std_out)
-
-    def pair_layers(self) -> list[StackedLinear]:
-        return [self.gate_up, self.up, self.down]
-
-    @property
-    def flops_per_token(self) -> int:
-        return 2 * self.gate_down.weight.numel()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .dispatch import choose_dispatch
-from .experts import Experts
+from .dispatch import dispatch
+from .experts import Experts, StackedLinear
 from .gates import Gate
 from .routing import Routing
 
@@ -21,24 +21,41 @@ class MoE(nn.Module):
     Its Routing leaves only when somebody listens (`record`), so a forward stores nothing. Activation
     checkpointing runs a forward again during the backward pass; such a second forward is not recorded.
 
+    shared: experts that serve every token with weight 1.
+    norm: applied to the input for the experts, for a gate that reads the input as it is before that.
+    dispatch_path: one of `vmoe.moe.dispatch.PATHS`.
     dropout: of the output in training, as timm's `Mlp.drop2`.
     """
 
-    def __init__(self, gate: Gate, experts: Experts, *, dispatch: str = "auto", dropout: float = 0):
+    def __init__(
+        self,
+        gate: Gate,
+        experts: Experts,
+        *,
+        shared: Experts | None = None,
+        norm: nn.Module | None = None,
+        dispatch_path: str = "auto",
+        dropout: float = 0,
+    ):
         super().__init__()
+        self.norm = norm
         self.gate = gate
         self.experts = experts
-        self.dispatch = choose_dispatch(dispatch)
+        self.shared = shared
+        self.dispatch_path = dispatch_path
         self.dropout = dropout
         self.listener: Callable[[Routing], None] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        x_TD = x.reshape(-1, x.shape[-1])
-        features_TER = self.experts.features(x_TD)
-        routing = self.gate(x_TD, features_TER, x.shape[:-1])
+        seen_TD = x.reshape(-1, x.shape[-1])
+        x_TD = seen_TD if self.norm is None else self.norm(x).reshape(seen_TD.shape)
+        features_TER = self.experts.features(x_TD) if self.gate.scores_features else None
+        routing = self.gate(seen_TD, features_TER, x.shape[:-1])
         if self.listener is not None and not in_backward():
             self.listener(routing)
-        y_TD = self.dispatch(x_TD, features_TER, routing, self.experts)
+        y_TD = dispatch(self.dispatch_path, x_TD, features_TER, routing, self.experts)
+        if self.shared is not None:
+            y_TD = y_TD + self.shared.everywhere(x_TD)
         return functional.dropout(y_TD, self.dropout, self.training).reshape(x.shape)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -46,9 +63,46 @@ class MoE(nn.Module):
         return {**self.__dict__, "listener": None}
 
     @property
+    def flops_per_pair(self) -> int:
+        """FLOPs of one token in one expert, 2 a multiply-add; activations and biases are not counted."""
+        return 2 * sum(layer.size for layer in self._pair_layers())
+
+    @property
+    def params_per_pair(self) -> int:
+        """Parameters that one active pair touches."""
+        return sum(parameter[0].numel() for layer in self._pair_layers() for parameter in layer.parameters())
+
+    @property
     def flops_per_token(self) -> int:
-        """FLOPs spent on every token whatever its routing: the gate, and the features it scores by."""
-        return self.gate.flops_per_token + self.experts.flops_per_token
+        """FLOPs spent on every token whatever its routing: the gate, the features it scores by, shared experts."""
+        spent = self.gate.flops_per_token
+        if self.gate.scores_features:
+            spent += 2 * sum(layer.weight.numel() for layer in self.experts.feature_layers())
+        if self.shared is not None:
+            layers = [*self.shared.feature_layers(), *self.shared.layers()]
+            spent += 2 * sum(layer.weight.numel() for layer in layers)
+        return spent
+
+    def _pair_layers(self) -> list[StackedLinear]:
+        """The products computed for active pairs only."""
+        of_all = [] if self.gate.scores_features else self.experts.feature_layers()
+        return [*of_all, *self.experts.layers()]
+
+
+class DenseExperts(nn.Module):
+    """Experts for every token and no gate: a dense baseline with the experts of an MoE row.
+
+    dropout: as in `MoE`.
+    """
+
+    def __init__(self, experts: Experts, *, dropout: float = 0):
+        super().__init__()
+        self.experts = experts
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        y_TD = self.experts.everywhere(x.reshape(-1, x.shape[-1]))
+        return functional.dropout(y_TD, self.dropout, self.training).reshape(x.shape)
 
 
 def in_backward() -> bool:

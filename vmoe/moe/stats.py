@@ -33,7 +33,8 @@ class RoutingFigures:
     load_cv: standard deviation of the load over its mean; load_max: the largest share; load_max_ratio and
     load_min_ratio: largest and smallest share over the mean share.
     dead: share of experts without a pair; nearly_dead: with less than 1 % of a fair share.
-    density: active pairs over all pairs.
+    density: active pairs over all pairs. compute_density: rows that experts compute over all pairs, which is the same
+    but for Soft MoE, where every pair is active and experts compute slots.
     load: share of the pairs, per expert. gate_mass: share of the summed weights, per expert.
     experts_per_token: number of tokens with 0, 1, …, E active experts.
     co_activation: (E, E), share of the tokens that activate both i and j.
@@ -51,6 +52,7 @@ class RoutingFigures:
     dead: float
     nearly_dead: float
     density: float
+    compute_density: float
     load: tuple[float, ...]
     gate_mass: tuple[float, ...]
     experts_per_token: tuple[int, ...]
@@ -60,7 +62,7 @@ class RoutingFigures:
 
     SCALARS = (
         *("entropy", "entropy_min", "token_entropy", "load_cv", "load_max", "load_max_ratio", "load_min_ratio"),
-        *("dead", "nearly_dead", "density", "class_information", "class_information_share"),
+        *("dead", "nearly_dead", "density", "compute_density", "class_information", "class_information_share"),
     )  # fmt: skip
 
 
@@ -72,6 +74,7 @@ class LayerCounts:
             return torch.zeros(size, dtype=torch.int64, device=device)
 
         self.tokens = zeros()
+        self.rows = zeros()
         self.pairs_E = zeros(num_experts)
         self.mass_E = zeros(num_experts)  # fixed point
         self.token_entropy = zeros()  # fixed point, nats
@@ -90,6 +93,7 @@ class LayerCounts:
         probability_TE = weights_TE / weights_TE.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
         entropy_T = torch.special.entr(probability_TE).sum(1)
         self.tokens += routing.num_tokens
+        self.rows += routing.count_rows()
         self.pairs_E += active_TE.sum(0)
         self.mass_E += (weights_TE * FIXED_POINT).round().long().sum(0)
         self.token_entropy += (entropy_T * FIXED_POINT).round().long().sum()
@@ -120,6 +124,7 @@ class LayerCounts:
             dead=float((self.pairs_E == 0).double().mean()),
             nearly_dead=float((self.pairs_E < NEARLY_DEAD * pairs / num_experts).double().mean()) if pairs else 1.0,
             density=pairs / max(tokens * num_experts, 1),
+            compute_density=int(self.rows) / max(tokens * num_experts, 1),
             load=tuple(load_E.tolist()),
             gate_mass=tuple((self.mass_E.double() / mass).tolist()),
             experts_per_token=tuple(self.tokens_by_experts.tolist()),

@@ -1,7 +1,8 @@
 """Expert widths of equal active compute: the MoE layer spends per token what the host's MLP spends.
 
-With k the number of experts a token uses (ρ∞·E where it varies), D the width and H the host's hidden width, the
-host does 2·D·H multiply-adds a token. The router's own product (D·E, under 1 %) is not charged to the experts.
+With k the number of experts whose compute a token costs (ρ∞·E where it varies; shared experts included), D the width
+and H the host's hidden width, the host does 2·D·H multiply-adds a token. The router's own product (D·E, under 1 %) is
+not charged to the experts.
 """
 
 from __future__ import annotations
@@ -21,36 +22,53 @@ class Widths(NamedTuple):
     rank: int
 
 
-def expert_widths(spec: ExpertSpec, *, dim: int, host_hidden: int, active: float, num_experts: int) -> Widths:
+class Budget(NamedTuple):
+    """What a token costs, in experts: pairs it is computed in, and experts that compute its features.
+
+    share: of the experts that are active, ρ, which sets the rank.
+    """
+
+    pairs: float
+    features: float
+    share: float
+
+
+def expert_budget(active: float, *, num_experts: int, shared_experts: int, scores_features: bool) -> Budget:
+    """active: routed experts a token costs. scores_features: whether the gate needs the features of all experts."""
+    features = num_experts if scores_features else active
+    return Budget(active + shared_experts, features + shared_experts, active / num_experts)
+
+
+def expert_widths(spec: ExpertSpec, *, dim: int, host_hidden: int, budget: Budget) -> Widths:
     """Resolve ``match`` and ``host`` to numbers.
 
-    mlp: k·2DF = 2DH, so F = H/k. glu: k·3DF = 2DH, so F = 2H/(3k). lowrank_glu: with R = ρF and ρ = k/E, the
-    features of all experts cost E·D·R = k·D·F, so k·(3DF + ρF²) = 2DH, a quadratic in F.
+    mlp: k·2DF = 2DH, so F = H/k. glu: k·3DF = 2DH, so F = 2H/(3k). lowrank_glu: with R = ρF and n experts computing
+    features, n·D·ρF + k·(2DF + ρF²) = 2DH, a quadratic in F.
     """
-    share = active / num_experts
     if spec.hidden == "host":
         hidden = host_hidden
     elif spec.hidden != "match":
         hidden = spec.hidden
     elif isinstance(spec, Mlp):
-        hidden = round_width(host_hidden / active)
+        hidden = round_width(host_hidden / budget.pairs)
     elif isinstance(spec, Glu):
-        hidden = round_width(2 * host_hidden / (3 * active))
+        hidden = round_width(2 * host_hidden / (3 * budget.pairs))
     elif spec.rank == "match":
-        target = 2 * dim * host_hidden / active
-        hidden = round_width((math.sqrt((3 * dim) ** 2 + 4 * share * target) - 3 * dim) / (2 * share))
+        square = budget.pairs * budget.share
+        linear = dim * (budget.features * budget.share + 2 * budget.pairs)
+        hidden = round_width((math.sqrt(linear**2 + 8 * square * dim * host_hidden) - linear) / (2 * square))
     else:
-        spent_on_features = num_experts * dim * spec.rank
-        remaining = 2 * dim * host_hidden - spent_on_features
+        remaining = 2 * dim * host_hidden - budget.features * dim * spec.rank
         if remaining <= 0:
             raise ValueError(
-                f"experts.rank is {spec.rank}; allowed with hidden: match: less than {2 * host_hidden // num_experts}"
-                f" (there, the gate products of {num_experts} experts alone cost as much as the host's MLP)"
+                f"experts.rank is {spec.rank}; allowed with hidden: match: less than"
+                f" {2 * host_hidden / budget.features:.0f} (there, the gate products alone cost as much as the host's"
+                " MLP)"
             )
-        hidden = round_width(remaining / (active * (spec.rank + 2 * dim)))
+        hidden = round_width(remaining / (budget.pairs * (spec.rank + 2 * dim)))
     if not isinstance(spec, LowRankGlu):
         return Widths(hidden, 0)
-    return Widths(hidden, round_width(share * hidden) if spec.rank == "match" else spec.rank)
+    return Widths(hidden, round_width(budget.share * hidden) if spec.rank == "match" else spec.rank)
 
 
 def round_width(width: float) -> int:

@@ -1,9 +1,9 @@
 """What a model costs: parameters, FLOPs and memory, measured on the model itself.
 
 FLOPs count 2 a multiply-add, of matrix products, convolutions and attention, by torch's own counter. A MoE layer's
-FLOPs depend on its routing, so the measured total is split into a fixed part and a part for each active pair;
-what a run spends then follows from the pairs it counted. Recomputation under activation checkpointing is not
-counted.
+FLOPs depend on its routing, so the measured total is split into a fixed part and a part for each row that an expert
+computes, an active pair or a slot; what a run spends then follows from the rows it counted. Recomputation under
+activation checkpointing is not counted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Cost:
     layers: Mapping[str, LayerCost]
 
     def flops_per_image(self, density: Mapping[str, float]) -> float:
-        """Forward FLOPs of an image at the given density (share of active pairs) of each MoE layer."""
+        """Forward FLOPs of an image; density: of each MoE layer, rows that its experts compute over all pairs."""
         return self.fixed_flops + sum(
             density[name] * layer.tokens_per_image * layer.num_experts * layer.flops_per_pair
             for name, layer in self.layers.items()
@@ -56,10 +56,10 @@ class Cost:
             (1 - density[name]) * layer.num_experts * layer.params_per_pair for name, layer in self.layers.items()
         )
 
-    def train_flops(self, images: int, pairs: Mapping[str, int]) -> int:
-        """FLOPs spent by training steps over so many images, with so many active pairs in each MoE layer."""
-        spent_on_pairs = sum(pairs[name] * layer.flops_per_pair for name, layer in self.layers.items())
-        return images * self.fixed_train_flops + (1 + BACKWARD) * spent_on_pairs
+    def train_flops(self, images: int, rows: Mapping[str, int]) -> int:
+        """FLOPs spent by training steps over so many images, with so many rows computed in each MoE layer."""
+        spent_on_rows = sum(rows[name] * layer.flops_per_pair for name, layer in self.layers.items())
+        return images * self.fixed_train_flops + (1 + BACKWARD) * spent_on_rows
 
 
 def measure_cost(model: nn.Module, image_size: int) -> Cost:
@@ -77,19 +77,19 @@ def measure_cost(model: nn.Module, image_size: int) -> Cost:
     model.train(was_training)
     layers = {
         name: LayerCost(
-            flops_per_pair=layer.experts.flops_per_pair,
-            params_per_pair=layer.experts.params_per_pair,
+            flops_per_pair=layer.flops_per_pair,
+            params_per_pair=layer.params_per_pair,
             num_experts=layer.experts.num_experts,
             tokens_per_image=routings[name].num_tokens,
         )
         for name, layer in moe_layers(model)
     }
-    on_pairs = sum(int(routings[name].count_pairs()) * layer.flops_per_pair for name, layer in layers.items())
+    on_rows = sum(int(routings[name].count_rows()) * layer.flops_per_pair for name, layer in layers.items())
     total = forward.get_total_flops()
     return Cost(
         params=sum(parameter.numel() for parameter in model.parameters()),
-        fixed_flops=total - on_pairs,
-        fixed_train_flops=total + backward.get_total_flops() - (1 + BACKWARD) * on_pairs,
+        fixed_flops=total - on_rows,
+        fixed_train_flops=total + backward.get_total_flops() - (1 + BACKWARD) * on_rows,
         activation_bytes=saved.bytes,
         layers=layers,
     )

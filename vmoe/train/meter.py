@@ -30,7 +30,7 @@ class Meter:
     def __init__(self, parts: Parts):
         self.parts = parts
         device = parts.processes.device
-        self.pairs = {name: torch.zeros((), dtype=torch.int64, device=device) for name in parts.cost.layers}
+        self.rows = {name: torch.zeros((), dtype=torch.int64, device=device) for name in parts.cost.layers}
         self.images = 0
         self.start = time.perf_counter()
         self.losses = torch.zeros(2, device=device)  # task and balance, since the last line
@@ -44,7 +44,7 @@ class Meter:
         self.batches_since_log += 1
         self.images += images * self.parts.processes.world
         for name, routing in routings.items():
-            self.pairs[name] += routing.count_pairs()
+            self.rows[name] += routing.count_rows()
 
     def since_log(self, step: int) -> SinceLog:
         """What happened since this was last asked. Raises `FloatingPointError` if a loss was not finite."""
@@ -68,10 +68,10 @@ class Meter:
         Raises `FloatingPointError` if a loss since the last line was not finite.
         """
         self.since_log(state.step)
-        pairs = {name: int(sum_over_processes(count)) for name, count in self.pairs.items()}
+        rows = {name: int(sum_over_processes(count)) for name, count in self.rows.items()}
         state.train_seconds += time.perf_counter() - self.start
         state.train_images += self.images
-        state.train_flops += self.parts.cost.train_flops(self.images, pairs)
+        state.train_flops += self.parts.cost.train_flops(self.images, rows)
 
 
 def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progress) -> None:

@@ -24,7 +24,7 @@ def describe_result(
     images_per_second: float,
 ) -> dict[str, Any]:
     """The record that result.json holds. Active parameters and FLOPs follow from the density that was observed."""
-    density = {name: figures.density for name, figures in evaluation.routing.items()}
+    density = {name: figures.compute_density for name, figures in evaluation.routing.items()}
     layers = [{"layer": name, **dataclasses.asdict(figures)} for name, figures in evaluation.routing.items()]
     return {
         "format": FORMAT,

@@ -21,7 +21,7 @@ def dispatch_reference(x_TD: Tensor, features_TER: Tensor | None, routing: Routi
     for e, expert in enumerate(experts.each()):
         tokens_P = routing.active[:, e].nonzero().squeeze(1)
         z_PR = None if features_TER is None else features_TER[tokens_P, e]
-        rows_PD = expert(x_PD=x_TD[tokens_P], z_PR=z_PR)
+        rows_PD = expert(x_TD[tokens_P], z_PR)
         weighted_PD = rows_PD * routing.weights[tokens_P, e, None].to(rows_PD.dtype)
         if y_TD is None:
             y_TD = rows_PD.new_zeros(len(x_TD), rows_PD.shape[1])

@@ -1,0 +1,43 @@
+"""Expert choice: experts choose tokens.
+
+Shapes: T tokens, D width, E experts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..routing import Routing, route_expert_choice
+from ..spec import ExpertChoice
+from .base import Gate, LinearScores
+
+
+class ExpertChoiceGate(Gate):
+    """Each expert takes the tokens it is most probable for, a fixed number of each group (arXiv 2202.09368, eq. 1–2).
+
+    That number is ``capacity_factor · (tokens of the group) / E``, rounded, and at least 1. Probabilities are a
+    softmax of ``x W`` over the experts, and weigh as they are.
+    """
+
+    spec: ExpertChoice
+
+    def __init__(self, dim: int, num_experts: int, spec: ExpertChoice):
+        super().__init__()
+        self.spec = spec
+        self.router = LinearScores(dim, num_experts)
+
+    def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
+        scores_TE = self.router(x_TD)
+        tokens, num_experts = scores_TE.shape
+        groups = shape[0] if self.spec.group == "image" and tokens else 1
+        size = tokens // groups
+        capacity = min(size, max(1, round(self.spec.capacity_factor * size / num_experts)))
+        return route_expert_choice(scores_TE, capacity, groups, shape)
+
+    @property
+    def flops_per_token(self) -> int:
+        return self.router.flops_per_token
+
+    def total_weight(self, num_experts: int) -> float:
+        return self.spec.capacity_factor / num_experts

@@ -1,0 +1,37 @@
+"""ReMoE: a linear router with ReLU in place of top-k and softmax.
+
+Shapes: T tokens, D width, E experts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..routing import Routing, route_positive
+from ..spec import Relu
+from .base import ROUTER_STD, Gate, LinearScores
+
+
+class ReluGate(Gate):
+    """``R(x) = relu(x W)`` weighs the experts and is above 0 for the active ones (ReMoE, arXiv 2412.14711, eq. 7)."""
+
+    spec: Relu
+
+    def __init__(self, dim: int, num_experts: int, spec: Relu):
+        super().__init__()
+        self.spec = spec
+        self.router = LinearScores(dim, num_experts)
+
+    def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
+        return route_positive(self.router(x_TD), shape)
+
+    @property
+    def flops_per_token(self) -> int:
+        return self.router.flops_per_token
+
+    def total_weight(self, num_experts: int) -> float:
+        """E times the mean of relu(N(0, 0.02² D)), for x of mean square 1."""
+        return num_experts * ROUTER_STD * math.sqrt(self.router.weight.shape[1] / (2 * math.pi))

@@ -1,0 +1,61 @@
+"""The spec of a model's MoE layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from .base import STRICT, require, require_coefficient
+from .experts import ExpertSpec, LowRankGlu, Mlp
+from .gates import Dense, GateSpec, SelfRouting, TopK
+
+DISPATCHES = ("auto", "reference", "grouped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoESpec:
+    """MoE layers for a host model: which gate, which experts, how many, in which blocks.
+
+    experts: None takes what the gate's method uses (`lowrank_glu` for `routing_free` and `aoe`, else `mlp`).
+    shared_experts: experts of the same kind and width that serve every token beside the routed ones, with weight 1
+    (DeepSeekMoE, arXiv 2401.06066, section 3.2).
+    layers: ``all``; ``everyN``, the last block of each N (every2: blocks 1, 3, 5 …); ``lastN``; or block numbers
+    from 0.
+    init: ``fresh`` draws expert weights with the standard deviation of the host's; ``upcycle`` makes them of the
+    host's MLP (arXiv 2212.05055; `vmoe.moe.upcycle`), which for `mlp` of the host's width is a copy in every expert.
+    upcycle_noise: deviation of Gaussian noise that is added to upcycled weights, relative to their own.
+    dispatch: the path that runs the experts; ``auto`` picks one by device, type and size.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    gate: GateSpec = field(default_factory=TopK)
+    experts: ExpertSpec | None = None
+    num_experts: int = 8
+    shared_experts: int = 0
+    layers: str | tuple[int, ...] = "every2"
+    init: Literal["fresh", "upcycle"] = "fresh"
+    upcycle_noise: float = 0.0
+    dispatch: Literal["auto", "reference", "grouped"] = "auto"
+
+    def __post_init__(self) -> None:
+        require(self.num_experts >= 1, "num_experts", self.num_experts, "1 or more")
+        require(self.shared_experts >= 0, "shared_experts", self.shared_experts, "0 or more")
+        require(self.init in ("fresh", "upcycle"), "init", self.init, "fresh, upcycle")
+        require_coefficient("upcycle_noise", self.upcycle_noise)
+        require(self.dispatch in DISPATCHES, "dispatch", self.dispatch, ", ".join(DISPATCHES))
+        self.gate.check(self.num_experts)
+        if isinstance(self.gate, Dense):
+            return
+        by_features = self.gate.SCORES_FEATURES
+        if self.experts is None:
+            object.__setattr__(self, "experts", LowRankGlu() if by_features else Mlp())
+        if by_features:
+            kind = self.experts and self.experts.kind
+            allowed = f"lowrank_glu, whose features {self.gate.kind} scores by"
+            require(kind == "lowrank_glu", "experts.kind", kind, allowed)
+
+    def check_layers(self, count: int) -> None:
+        """Raise `ValueError` where the spec does not fit so many MoE layers."""
+        if isinstance(self.gate, SelfRouting) and isinstance(self.gate.offset, tuple):
+            offsets = list(self.gate.offset)
+            require(len(offsets) == count, "gate.offset", offsets, f"{count} numbers, one for each MoE layer")
