@@ -30,6 +30,7 @@ from .spec import (
     TopK,
 )
 from .stats import RoutingFigures, RoutingStats, mean_figures
+from .threshold import at_threshold
 from .upcycle import DenseMlp
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "SelfRouting",
     "Soft",
     "TopK",
+    "at_threshold",
     "balance_for",
     "build_dense",
     "build_moe",
