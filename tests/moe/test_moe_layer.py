@@ -148,8 +148,7 @@ def test_other_types(layer, dtype):
     y, routing = run(layer.to(dtype), x)
     y.sum().backward()
     assert y.dtype == x.grad.dtype == dtype
-    from_x = not isinstance(layer.gate.spec, Random) or layer.gate.spec.source == "fixed"
-    assert routing.weights.dtype == (dtype if dtype == torch.float64 and from_x else torch.float32)
+    assert routing.weights.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert y.isfinite().all()
 
 

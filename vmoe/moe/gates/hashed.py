@@ -36,6 +36,8 @@ class HashGate(Gate):
             positions_N = torch.arange(shape[1:].numel(), device=x_TD.device)
             scores_NE = hashed_uniform(positions_N, self.num_experts, self.salt)
             scores_TE = scores_NE.repeat(shape[0], 1)
+        if x_TD.dtype == torch.float64:
+            scores_TE = scores_TE.double()
         return route_top_k(scores_TE, self.spec.k, shape, weights="equal")
 
     def total_weight(self, num_experts: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..routing import Routing, route_top_k
 from ..spec import Random, TopK
-from .base import Gate, LinearScores, softmax_over, softmax_weight
+from .base import Gate, LinearScores, at_least_float32, softmax_over, softmax_weight
 
 
 class LinearGate(Gate):
@@ -52,6 +52,7 @@ class TopKGate(LinearGate):
 
     def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
         if self.spec.jitter and self.training:
+            x_TD = at_least_float32(x_TD)  # bfloat16 has four numbers within 1 ± 0.01
             x_TD = x_TD * torch.empty_like(x_TD).uniform_(1 - self.spec.jitter, 1 + self.spec.jitter)
         scores_TE = self.router(x_TD)
         ranked_TE = None
