@@ -171,9 +171,8 @@ class ReluBalance(AdaptiveBalance):
         return torch.stack([relu_loss(routing, self.spec.k) for routing in routings.values()]).mean()
 
     def adapt(self, density: Tensor) -> None:
-        up = self.spec.balance_factor
-        factor = torch.where(density > self.target, up, 1 / up)
-        self.coefficient.mul_(torch.where(density.isnan(), 1.0, factor))  # no pairs, no move
+        direction = torch.where(density > self.target, 1, -1) * ~density.isnan()  # no pairs, no move
+        self.coefficient.mul_(self.spec.balance_factor ** direction.double())
 
 
 def require_routings(routings: Mapping[str, Routing]) -> None:
