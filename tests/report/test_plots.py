@@ -1,13 +1,13 @@
-"""Plots of expert load: the cells, labels and marks they show, and that a picture is written for every variant."""
+"""Plots: the cells, labels and marks they show, and that a picture is written for every variant."""
 
 import pytest
 from synthetic import result, write
 
-from vmoe.report import parse_result
+from vmoe.report import parse_result, parse_sweep
 
 pytest.importorskip("matplotlib")
 
-from vmoe.report.plots import expert_load, no_experts, save_expert_load
+from vmoe.report.plots import accuracy_against_flops, expert_load, no_experts, save_expert_load, save_sweep
 
 UNEVEN = [0.5, 0.25, 0.25, 0.0]
 EVEN = [0.25] * 4
@@ -98,3 +98,57 @@ def test_layers_of_different_size_are_refused(tmp_path):
     content = result(loads=[UNEVEN, [0.5, 0.5]])
     with pytest.raises(ValueError, match="layers differ in their number of experts"):
         save_expert_load(content, tmp_path / "load.png")
+
+
+def sweep(points, trained=1.0):
+    """points: (θ, FLOPs, top-1)."""
+    rows = [{"threshold": t, **result("routing_free", flops_per_image=f, top1=top1)} for t, f, top1 in points]
+    return parse_sweep({"format": 1, "trained_threshold": trained, "rows": rows}, "x")
+
+
+FALLING = [(0.8, 120e6, 60.0), (0.9, 110e6, 61.0), (1.0, 100e6, 60.5), (1.1, 90e6, 55.0)]
+
+
+def test_a_labelled_point_for_each_threshold_and_the_one_of_training_apart():
+    ax = accuracy_against_flops(sweep(FALLING), title="routing_free")
+    assert texts(ax) == ["θ = 0.8", "θ = 0.9", "θ = 1.0 (trained)", "θ = 1.1"]
+    points = [tuple(dots.get_offsets()[0]) for dots in ax.collections]
+    assert points == [(120, 60), (110, 61), (100, 60.5), (90, 55)]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("MFLOPs an image", "top-1 (%)", "routing_free")
+    looks = [(tuple(dots.get_facecolor()[0]), len(dots.get_paths()[0].vertices)) for dots in ax.collections]
+    assert looks[0] == looks[1] == looks[3]
+    assert looks[2][0] != looks[0][0], "another colour"
+    assert looks[2][1] != looks[0][1], "and another shape, for those who do not see the colour"
+
+
+def test_thresholds_of_one_point_share_a_label_and_the_mark_stays_with_its_own():
+    ax = accuracy_against_flops(sweep([(0.1, 2e9, 60.0), (0.5, 2e9, 60.0), (3.0, 1e9, 10.0)], trained=0.5))
+    assert texts(ax) == ["θ = 0.1, 0.5 (trained)", "θ = 3.0"]
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        FALLING,
+        [(0.5 + i / 10, 120e6 - 2e6 * i, 60 + 0.02 * i) for i in range(12)],  # nearly level, close together
+        [(0.5 + i / 10, 1e9, 60 + i) for i in range(6)],  # one above the other
+    ],
+)
+def test_labels_lie_inside_and_apart(points):
+    ax = accuracy_against_flops(sweep(points))
+    ax.figure.draw_without_rendering()
+    boxes, frame = [text.get_window_extent() for text in ax.texts], ax.get_window_extent()
+    for i, box in enumerate(boxes):
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_differences_too_small_to_mean_anything_look_small():
+    low, high = accuracy_against_flops(sweep([(0.9, 2e9, 60.00), (1.0, 1e9, 60.01)])).get_ylim()
+    assert high - low == pytest.approx(1.0)
+
+
+def test_a_sweep_gets_a_picture(tmp_path):
+    path = save_sweep(sweep(FALLING[:1]), tmp_path / "new" / "sweep.png")
+    assert path.read_bytes().startswith(PNG)

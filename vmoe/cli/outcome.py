@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,17 @@ def announce(result: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "result.json"
     write_json(path, result)
-    try:
+    with picture_of("expert load"):
         from vmoe.report.plots import save_expert_load
 
         save_expert_load(result, folder / "expert_load.png")
-    except ImportError as error:
-        print(f"no picture of expert load: {error}", file=sys.stderr)
     print(f"{path}  {headline(result)}", flush=True)
+
+
+@contextmanager
+def picture_of(what: str) -> Iterator[None]:
+    """Go on without a picture where what draws it is not installed, and say so."""
+    try:
+        yield
+    except ImportError as error:
+        print(f"no picture of {what}: {error}", file=sys.stderr)

@@ -8,11 +8,11 @@ below (a layer holds its figures beside its other keys) plus ``format``; further
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from vmoe.report.reader import Reader
 
 RESULT = "result.json"
 FORMAT = 1
@@ -102,10 +102,12 @@ def read_run(folder: str | Path) -> Run:
 def parse_result(result: object, folder: str | Path) -> Run:
     """Check the content of a `result.json`. folder: where it lies or is going to, for the run's name and errors."""
     folder = Path(folder)
-    reader = _Reader(result, str(folder / RESULT))
-    if (number := reader.integer("format")) != FORMAT:
-        allowed = f"this version of vmoe reads {FORMAT}: evaluate the run again with it"
-        raise ValueError(f"{reader.where}: format is {number}; {allowed}")
+    return take_run(Reader(result, str(folder / RESULT)), folder)
+
+
+def take_run(reader: Reader, folder: Path) -> Run:
+    """The run that a mapping with the keys of `result.json` describes."""
+    check_format(reader)
     return Run(
         name=_name(folder),
         folder=folder,
@@ -127,6 +129,13 @@ def parse_result(result: object, folder: str | Path) -> Run:
     )
 
 
+def check_format(reader: Reader) -> None:
+    """Raise ValueError for a ``format`` that this version does not read."""
+    if (number := reader.integer("format")) != FORMAT:
+        allowed = f"this version of vmoe reads {FORMAT}: evaluate the run again with it"
+        raise ValueError(f"{reader.where}: format is {number}; {allowed}")
+
+
 def _name(folder: Path) -> str:
     """``RUN``, and for an evaluation inside a run's folder ``RUN/eval`` or ``RUN/eval/NAME``."""
     parts = folder.absolute().parts
@@ -134,12 +143,12 @@ def _name(folder: Path) -> str:
     return "/".join(parts[-length:])
 
 
-def _routing(reader: _Reader) -> Routing | None:
+def _routing(reader: Reader) -> Routing | None:
     layers = tuple(map(_layer, reader.inner_list("layers")))
     return Routing(_figures(reader.inner("mean")), layers) if layers else None
 
 
-def _layer(reader: _Reader) -> Layer:
+def _layer(reader: Reader) -> Layer:
     layer = Layer(
         layer=reader.text("layer"),
         figures=_figures(reader),
@@ -153,63 +162,5 @@ def _layer(reader: _Reader) -> Layer:
     return layer
 
 
-def _figures(reader: _Reader) -> Figures:
+def _figures(reader: Reader) -> Figures:
     return Figures(**{field.name: reader.number(field.name) for field in fields(Figures)})
-
-
-class _Reader:
-    """Takes typed values out of a mapping; an error names the file, the key and what to do."""
-
-    def __init__(self, mapping: object, where: str):
-        if not isinstance(mapping, Mapping):
-            raise ValueError(f"{where} is {_brief(mapping)}; allowed: a mapping of keys to values")
-        self.mapping, self.where = mapping, where
-
-    def value(self, key: str) -> Any:
-        if key not in self.mapping:
-            raise ValueError(f"{self.where}: key {key!r} is missing; evaluate the run again with vmoe eval")
-        return self.mapping[key]
-
-    def text(self, key: str) -> str:
-        value = self.value(key)
-        return value if isinstance(value, str) else self._refuse(key, "a string")
-
-    def number(self, key: str) -> float:
-        value = self.value(key)
-        return float(value) if _is_number(value) else self._refuse(key, "a number")
-
-    def integer(self, key: str) -> int:
-        value = self.value(key)
-        return value if _is_number(value) and isinstance(value, int) else self._refuse(key, "a whole number")
-
-    def optional_number(self, key: str) -> float | None:
-        return None if self.value(key) is None else self.number(key)
-
-    def optional_integer(self, key: str) -> int | None:
-        return None if self.value(key) is None else self.integer(key)
-
-    def numbers(self, key: str) -> list[float]:
-        value = self.value(key)
-        valid = isinstance(value, list | tuple) and all(_is_number(item) and math.isfinite(item) for item in value)
-        return list(value) if valid else self._refuse(key, "a list of finite numbers")
-
-    def inner(self, key: str) -> _Reader:
-        return _Reader(self.value(key), f"{self.where}: {key}")
-
-    def inner_list(self, key: str) -> list[_Reader]:
-        value = self.value(key)
-        if not isinstance(value, list | tuple):
-            self._refuse(key, "a list")
-        return [_Reader(item, f"{self.where}: {key}[{i}]") for i, item in enumerate(value)]
-
-    def _refuse(self, key: str, allowed: str) -> Any:
-        raise ValueError(f"{self.where}: {key} is {_brief(self.mapping[key])}; allowed: {allowed}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,22 +1,13 @@
-"""The table that compares runs: one row a run, as plain text, Markdown or CSV."""
+"""A table as plain text, Markdown or CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from vmoe.report.runs import Run
-
-MISSING = "–"
-NOTE = (
-    "FLOPs: 2 per multiply-add. Routing columns: means over the MoE layers. Entropy: of the load, "
-    "1 = perfectly even, ≥ the least possible at this density. Density: active token-expert pairs over all pairs."
-)
 
 
 @dataclass(frozen=True)
@@ -78,68 +69,6 @@ class Table:
 
     def _rows(self) -> list[tuple[str, ...]]:
         return list(zip(*(column.cells for column in self.columns), strict=True))
-
-
-def comparison(runs: Iterable[Run]) -> Table:
-    """Accuracy, cost and routing health of runs, side by side. Runs of one name go by their folders instead."""
-    runs = list(runs)
-    if not runs:
-        raise ValueError("nothing to compare: give at least one run")
-    names = [run.name for run in runs]
-    labels = [run.name if names.count(run.name) == 1 else str(run.folder) for run in runs]
-    means = [run.routing.mean if run.routing else None for run in runs]
-
-    def figures(name: str) -> list[float | None]:
-        return [None if mean is None else getattr(mean, name) for mean in means]
-
-    entropy, entropy_min = figures("entropy"), figures("entropy_min")
-    entropy_cells = tuple(
-        MISSING if value == MISSING else f"{value} (≥ {least})"
-        for value, least in zip(_fixed(entropy, 3), _fixed(entropy_min, 2), strict=True)
-    )
-    entropy_values: dict[str, tuple[object, ...]] = {"entropy": tuple(entropy), "entropy_min": tuple(entropy_min)}
-    flops, train_flops = [run.flops_per_image for run in runs], [run.train_flops for run in runs]
-    params, active = [run.params for run in runs], [run.active_params for run in runs]
-    digits = 3 if min([*params, *active]) < 1e5 else 2
-    return Table(
-        (
-            Column("run", tuple(labels), {"run": tuple(labels)}, numeric=False),
-            _text("gate", "gate", [run.gate for run in runs]),
-            _number("top-1 %", "top1", [run.top1 for run in runs]),
-            _number("top-5 %", "top5", [run.top5 for run in runs]),
-            _number("params (M)", "params", params, scale=1e6, digits=digits),
-            _number("active params (M)", "active_params", active, scale=1e6, digits=digits),
-            _scaled("{}FLOPs/image", "flops_per_image", flops, "MGT"),
-            _scaled("training {}FLOPs", "train_flops", train_flops, "GTPE"),
-            Column("routing entropy", entropy_cells, entropy_values),
-            _number("largest load %", "load_max", figures("load_max"), scale=0.01, digits=1),
-            _number("load CV", "load_cv", figures("load_cv")),
-            _number("dead experts %", "dead", figures("dead"), scale=0.01, digits=1),
-            _number("density", "density", figures("density"), digits=3),
-            _number("images/s", "images_per_second", [run.images_per_second for run in runs], digits=0),
-        ),
-        note=NOTE,
-    )
-
-
-def _text(header: str, key: str, values: Sequence[str]) -> Column:
-    return Column(header, tuple(values), {key: tuple(values)}, numeric=False)
-
-
-def _number(header: str, key: str, values: Sequence[float | None], scale: float = 1, digits: int = 2) -> Column:
-    return Column(header, _fixed([None if v is None else v / scale for v in values], digits), {key: tuple(values)})
-
-
-def _scaled(header: str, key: str, values: Sequence[float | None], prefixes: str) -> Column:
-    """One prefix for the whole column: the largest that leaves the smallest value at 1 or more."""
-    exponents = {"M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-    smallest = min((v for v in values if v is not None and v > 0), default=0.0)
-    prefix = max((p for p in prefixes if smallest >= exponents[p]), key=exponents.__getitem__, default=prefixes[0])
-    return _number(header.format(prefix), key, values, scale=exponents[prefix])
-
-
-def _fixed(values: Sequence[float | None], digits: int) -> tuple[str, ...]:
-    return tuple(MISSING if v is None or math.isnan(v) else f"{v:.{digits}f}" for v in values)
 
 
 def _width(text: str) -> int:

@@ -1,0 +1,25 @@
+"""The table that compares runs: one row a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vmoe.report.columns import NOTE, columns_of
+from vmoe.report.runs import Run
+from vmoe.report.table import Column, Table
+
+COLUMNS = (
+    *("gate", "top1", "top5", "params", "active_params", "flops_per_image", "train_flops"),
+    *("entropy", "load_max", "load_cv", "dead", "density", "images_per_second"),
+)
+
+
+def comparison(runs: Iterable[Run]) -> Table:
+    """Accuracy, cost and routing health of runs, side by side. Runs of one name go by their folders instead."""
+    runs = list(runs)
+    if not runs:
+        raise ValueError("nothing to compare: give at least one run")
+    names = [run.name for run in runs]
+    labels = tuple(run.name if names.count(run.name) == 1 else str(run.folder) for run in runs)
+    columns = columns_of(runs)
+    return Table((Column("run", labels, {"run": labels}, numeric=False), *map(columns.__getitem__, COLUMNS)), NOTE)
