@@ -51,6 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--set", nargs="+", default=[], metavar="a.b=value", help="keys of its config to change")
     evaluate.add_argument("--data", help=".beton file or image folder to evaluate on; default: the run's own")
     evaluate.add_argument("--output", help="folder for the result of one checkpoint; default: RUN/eval/CHECKPOINT-DATA")
+    evaluate.add_argument(
+        "--theta",
+        metavar="θ,θ,...",
+        help="evaluate routing_free checkpoints at each of these thresholds, such as 0.8,0.9,1.0; writes a table, a"
+        " plot and sweep.json into RUN/eval/CHECKPOINT-DATA-theta",
+    )
 
     write = commands.add_parser("write", help="write an image folder as a .beton file for FFCV")
     write.add_argument("source", help="folder with one folder of images a class, or 'digits' for the embedded set")
