@@ -19,7 +19,7 @@ def switch_loss(routing: Routing) -> Tensor:
 
     f_e: share of the assignments that go to e, without gradient. P_e: mean softmax probability of e.
     """
-    pairs_E = routing.active.sum(0)
+    pairs_E = routing.active.sum(0).to(routing.scores.dtype)
     share_E = pairs_E / pairs_E.sum()
     probability_E = routing.scores.softmax(dim=-1).mean(0)
     return routing.num_experts * (share_E * probability_E).sum()
