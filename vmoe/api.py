@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from .backbones import timm as backbone
 from .config import parse_moe
@@ -61,9 +61,15 @@ def build_stored(checkpoint: dict[str, Any], path: str, weights: Weights = "eval
     if chosen is None:
         raise ValueError(f"{path}: holds no moving average of the weights; allowed: raw, evaluated")
     described = checkpoint["model"]
-    model = backbone.create_model(described["name"], parse_moe(described["moe"]), **described["kwargs"])
+    moe = parse_moe(described["moe"])
+    model = backbone.create_model(described["name"], moe, weights_follow=True, **described["kwargs"])
+    return load_weights(model, chosen, path).eval()
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str) -> nn.Module:
+    """The model with all these weights, in place. Raises `ValueError` if they do not fit; path: whose they are."""
     try:
-        model.load_state_dict(chosen)
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path}: its weights do not fit the model it describes: {error}") from None
-    return model.eval()
+    return model

@@ -55,27 +55,41 @@ class HostBlock(NamedTuple):
     mlp: TimmMlp
 
 
-def create_model(name: str, moe: MoESpec, **kwargs: Any) -> nn.Module:
+def create_model(name: str, moe: MoESpec, *, weights_follow: bool = False, **kwargs: Any) -> nn.Module:
     """`timm.create_model(name, **kwargs)` with MoE layers put in.
 
-    Raises `ValueError`: timm does not know the name or refuses an argument, or `add_moe` refuses the model.
+    Raises `ValueError`: `create_host` or `add_moe` refuses.
+    """
+    return add_moe(create_host(name, **kwargs), moe, weights_follow=weights_follow)
+
+
+def create_host(name: str, **kwargs: Any) -> nn.Module:
+    """`timm.create_model(name, **kwargs)`: the dense model.
+
+    Raises `ValueError`: timm does not know the name, refuses an argument, or cannot get the pretrained weights.
     """
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"model.name is {name!r}, which timm {timm.__version__} does not know; near: {near}")
     try:
-        model = timm.create_model(name, **kwargs)
+        model: nn.Module = timm.create_model(name, **kwargs)
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"timm cannot create {name!r} with model.kwargs {kwargs}: {error}") from error
-    return add_moe(model, moe)
+    except OSError as error:
+        raise ValueError(
+            f"the pretrained weights of {name!r} cannot be had: {str(error).splitlines()[0]} Allowed: a network, or"
+            " weights that an earlier download left in the cache of the Hugging Face hub"
+        ) from error
+    return model
 
 
-def add_moe(model: nn.Module, spec: MoESpec) -> nn.Module:
+def add_moe(model: nn.Module, spec: MoESpec, *, weights_follow: bool = False) -> nn.Module:
     """Replace the MLPs of the chosen blocks by MoE layers, in place, and return the model.
 
     Convert after timm has initialised or loaded the host, and before building an optimizer or an EMA. With
     ``init: upcycle`` experts are made of the block's MLP. A `Dense` gate leaves the model as it is, or, with `experts`
-    given, puts one such expert in place of each MLP.
+    given, puts one such expert in place of each MLP. weights_follow: the caller loads weights into the model next, so
+    that nothing is upcycled.
 
     Raises `ValueError`, before anything is changed: no suitable block, a block chosen that is not there, MoE
     layers already in, or a spec that does not fit the width.
@@ -88,7 +102,7 @@ def add_moe(model: nn.Module, spec: MoESpec) -> nn.Module:
     chosen = [blocks[i] for i in choose_blocks(spec.layers, len(blocks))]
     spec.check_layers(len(chosen))
     tokens = count_tokens(model, chosen) if isinstance(spec.gate, Soft) else [None] * len(chosen)
-    layers = [build_layer(spec, host, i, tokens[i]) for i, host in enumerate(chosen)]
+    layers = [build_layer(spec, host, i, tokens[i], weights_follow) for i, host in enumerate(chosen)]
     for (_, block, _), layer in zip(chosen, layers, strict=True):
         block.mlp = layer
         if isinstance(layer, MoE) and layer.norm is not None:
@@ -141,10 +155,12 @@ def choose_blocks(layers: str | tuple[int, ...], count: int) -> list[int]:
     return sorted(layers)
 
 
-def build_layer(spec: MoESpec, host: HostBlock, number: int, tokens: int | None) -> MoE | DenseExperts:
+def build_layer(
+    spec: MoESpec, host: HostBlock, number: int, tokens: int | None, weights_follow: bool
+) -> MoE | DenseExperts:
     """The layer for one block, on its device, in its type and training mode.
 
-    number: of the layer among the model's MoE layers. tokens: of an image, there.
+    number: of the layer among the model's MoE layers. tokens: of an image, there. weights_follow: as in `add_moe`.
     """
     mlp = host.mlp
     weight = mlp.fc1.weight
@@ -165,8 +181,11 @@ def build_layer(spec: MoESpec, host: HostBlock, number: int, tokens: int | None)
         gate_slope=gate_slope,
     )
     with weight.device:
-        is_dense = isinstance(spec.gate, Dense)
-        layer = build_dense(spec, described) if is_dense else build_moe(spec, described, number)
+        layer: MoE | DenseExperts
+        if isinstance(spec.gate, Dense):
+            layer = build_dense(spec, described, weights_follow=weights_follow)
+        else:
+            layer = build_moe(spec, described, number, weights_follow=weights_follow)
     return layer.to(weight.dtype).train(mlp.training)
 
 
@@ -182,7 +201,8 @@ def choose_activation(spec: MoESpec, host: nn.Module) -> tuple[nn.Module, float]
     """The experts' activation, and the slope of a GLU's gate: those that stand for the host's when it is upcycled."""
     experts = spec.experts
     if experts is not None and experts.activation is not None:
-        return named_activation(experts.activation), 1.0
+        of_sigmoid = SLOPES.get(type(host).__name__, 1.0)
+        return named_activation(experts.activation), of_sigmoid if experts.activation == "sigmoid" else 1.0
     if spec.init == "fresh" or isinstance(experts, Mlp):
         return host, 1.0
     slope = SLOPES.get(type(host).__name__)

@@ -1,4 +1,7 @@
-"""The command line: `vmoe train | eval | write | verify | compare`. One file a command; each imports what it needs."""
+"""The command line: `vmoe train | eval | upcycle | write | verify | compare`.
+
+One file a command; each imports what it needs.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="evaluate routing_free checkpoints at each of these thresholds, such as 0.8,0.9,1.0; writes a table, a"
         " plot and sweep.json into RUN/eval/CHECKPOINT-DATA-theta",
     )
+
+    upcycle = commands.add_parser("upcycle", help="make a MoE checkpoint of a trained dense model")
+    upcycle.add_argument("source", metavar="SOURCE", help="a dense checkpoint of vmoe, or the name of a timm model")
+    upcycle.add_argument("--to", required=True, metavar="CONFIG", help="YAML file; its moe says what to convert to")
+    upcycle.add_argument("--set", nargs="+", default=[], metavar="a.b=value", help="keys of the config to change")
+    upcycle.add_argument("--output", metavar="FILE", help="default: OUTPUT of the config/checkpoints/upcycled.pt")
 
     write = commands.add_parser("write", help="write an image folder as a .beton file for FFCV")
     write.add_argument("source", help="folder with one folder of images a class, or 'digits' for the embedded set")

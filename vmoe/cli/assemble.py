@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import timm
 from torch import nn
 
 from vmoe import __version__
+from vmoe.api import load_weights
 from vmoe.backbones import timm as backbone
 from vmoe.config import ConfigError, RunConfig
 from vmoe.data import Loader, Normalize, open_loaders
 from vmoe.train.checkpoint import FORMAT
 from vmoe.train.distributed import Processes
+
+if TYPE_CHECKING:
+    from .weights import Start
 
 
 class Data(NamedTuple):
@@ -64,14 +68,31 @@ def model_arguments(config: RunConfig, num_classes: int) -> dict[str, Any]:
     return {**chosen, **config.model.kwargs}
 
 
-def build_model(config: RunConfig, num_classes: int) -> nn.Module:
-    """The config's model: the timm host, then its MoE layers, from torch's global generator."""
+def build_model(config: RunConfig, num_classes: int, start: Start | None = None) -> nn.Module:
+    """The config's model: the timm host, then its MoE layers, from torch's global generator.
+
+    start: the checkpoint whose weights it begins with, which `start_of` has held against the config. Those of a dense
+    model go into the host, so that MoE layers can be made of it; those of a MoE model go in at the end.
+    """
+    model = build_host(config, num_classes, start)
+    if start is None or start.is_host:
+        return backbone.add_moe(model, config.moe)
+    return load_weights(backbone.add_moe(model, config.moe, weights_follow=True), start.weights, start.path)
+
+
+def build_host(config: RunConfig, num_classes: int, start: Start | None = None) -> nn.Module:
+    """The dense model that MoE layers are put into, with the weights that are for it."""
+    if start is not None and start.kwargs["num_classes"] != num_classes:
+        raise ConfigError(
+            f"model.weights is {start.path}, a model of {start.kwargs['num_classes']} classes, and the data have"
+            f" {num_classes}; allowed: weights of as many classes"
+        )
     arguments = model_arguments(config, num_classes)
-    model = backbone.create_model(config.model.name, config.moe, pretrained=config.model.pretrained, **arguments)
-    patches = getattr(getattr(model, "patch_embed", None), "patch_size", ())
+    host = backbone.create_host(config.model.name, pretrained=config.model.pretrained, **arguments)
+    patches = getattr(getattr(host, "patch_embed", None), "patch_size", ())
     if any(config.data.image_size % size for size in patches):  # timm would leave out the rest of the image
         raise ConfigError(f"data.image_size is {config.data.image_size}; allowed: a multiple of the patch, {patches}")
-    return model
+    return load_weights(host, start.weights, start.path) if start is not None and start.is_host else host
 
 
 def describe_model(config: RunConfig, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -95,3 +116,11 @@ def describe_model(config: RunConfig, classes: tuple[str, ...]) -> dict[str, Any
         "config": config.model_dump(mode="json"),
         "evaluate": config.train.evaluate,
     }
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -23,9 +23,10 @@ from vmoe.train.result import describe_result
 from vmoe.train.runfolder import RunFolder
 from vmoe.train.state import Parts, TrainState
 
-from .assemble import build_model, describe_model, open_data
+from .assemble import build_model, describe_model, flatten, open_data
 from .outcome import announce
 from .plan import describe_plan
+from .weights import Start, start_of
 
 # What a resumed run may change: where it is kept, how long the trial is, how it looks at itself.
 MAY_DIFFER = ("output", "schedule.max_steps", "data.workers", "data.timeout", "train.resume", "train.log_every")
@@ -60,7 +61,8 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
     checkpoint = resumable(config, folder)
     if checkpoint is None and not dry_run:
         folder.refuse_if_used()
-    state, parts = build(config, processes, folder)
+    start = start_of(config) if checkpoint is None else None  # a resumed run goes on from its own weights alone
+    state, parts = build(config, processes, folder, start)
     if processes.first:
         print(describe_plan(state, parts), flush=True)
     if dry_run:
@@ -82,11 +84,16 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
         announce(result, config.output)
 
 
-def build(config: RunConfig, processes: Processes, folder: RunFolder) -> tuple[TrainState, Parts]:
-    """Everything a run is made of. Raises `ValueError` for whatever cannot work, before any training."""
+def build(
+    config: RunConfig, processes: Processes, folder: RunFolder, start: Start | None = None
+) -> tuple[TrainState, Parts]:
+    """Everything a run is made of. Raises `ValueError` for whatever cannot work, before any training.
+
+    start: the checkpoint whose weights the model begins with.
+    """
     data = open_data(config, processes)
     torch.manual_seed(config.seed)
-    model = build_model(config, len(data.train.classes)).to(processes.device)
+    model = build_model(config, len(data.train.classes), start).to(processes.device)
     cost = measure_cost(model, config.data.image_size)
     if config.model.grad_checkpointing:
         enable_checkpointing(model)
@@ -142,11 +149,3 @@ def resumable(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None:
             f"cannot go on with the run in {folder.path}: {listed}. Allowed to differ: {', '.join(MAY_DIFFER)}"
         )
     return checkpoint
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -30,14 +30,23 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The timm host. Its image size and number of classes come from `data`.
 
+    pretrained: start from timm's weights of that name. weights: start from those of a checkpoint of vmoe, either of the
+    dense model, into which MoE layers are put then, or of the MoE model itself; null starts afresh.
     kwargs: further arguments of `timm.create_model`, such as embed_dim or depth.
     """
 
     name: str
     pretrained: bool = False
+    weights: Path | None = None
     drop_path_rate: Probability = 0.0
     grad_checkpointing: bool = False
     kwargs: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.weights is not None and self.pretrained:
+            raise ValueError(f"weights is '{self.weights}' with pretrained: true; allowed: one of the two")
+        return self
 
 
 class DataConfig(Section):

@@ -39,8 +39,10 @@ from .spec import (
     Soft,
     TopK,
 )
-from .upcycle import DenseMlp, upcycle
+from .upcycle import DenseMlp, distinct_experts, divide_output, expected_weight, hidden_width, typical_tokens, upcycle
 from .widths import Budget, expert_budget, expert_widths
+
+TOKENS = 256  # of the random images that tell how an upcycled layer's gate weighs, where the image's own are not known
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,15 @@ def build_experts(spec: ExpertSpec, host: HostMlp, num_experts: int, budget: Bud
     return experts
 
 
-def build_moe(spec: MoESpec, host: HostMlp, layer: int = 0) -> MoE:
-    """A MoE layer in place of one host MLP, its weights drawn afresh.
+def build_moe(spec: MoESpec, host: HostMlp, layer: int = 0, *, weights_follow: bool = False) -> MoE:
+    """A MoE layer in place of one host MLP, its weights drawn afresh or, with ``init: upcycle``, made of the MLP's.
 
     Experts and gate draw from generators of their own, seeded by torch's global one, so that the experts of one seed
-    are the same whatever the gate. layer: the number of the MoE layer among the model's.
+    are the same whatever the gate. layer: the number of the MoE layer among the model's. weights_follow: the caller
+    loads weights into the layer next, so that nothing is upcycled.
 
-    Raises `ValueError`: the gate is dense or does not fit the width, or widths cannot match the host's compute.
+    Raises `ValueError`: the gate is dense or does not fit the width, widths cannot match the host's compute, or experts
+    cannot be made of the MLP.
     """
     if isinstance(spec.gate, Dense) or spec.experts is None:
         raise ValueError("gate.kind is 'dense'; allowed: a gate that routes, for a model with MoE layers")
@@ -137,46 +141,75 @@ def build_moe(spec: MoESpec, host: HostMlp, layer: int = 0) -> MoE:
             shared = build_experts(spec.experts, host, spec.shared_experts, budget)
     with seeded(seeds[2]):
         gate = build_gate(spec.gate, host.dim, spec.num_experts, layer=layer, tokens=host.tokens)
-    if spec.init == "upcycle":
-        upcycle_all(spec, host, experts, shared, gate, seeds[3])
-    if isinstance(gate, RoutingFreeGate):
+    if spec.init == "upcycle" and not weights_follow:
+        with seeded(seeds[3]):
+            upcycle_layer(spec, host, experts, shared, gate)
+    elif isinstance(gate, RoutingFreeGate):
         assert isinstance(experts, LowRankGluExperts), "MoESpec allows no other experts for this gate"
         gain, shift = getattr(host.norm, "weight", None), getattr(host.norm, "bias", None)
         gate.calibrate(experts.gate_down.weight, gain, shift)
-    reads_residual = isinstance(spec.gate, SelfRouting) and spec.gate.input == "residual"
-    if reads_residual and host.norm is None:
+    if reads_residual(spec.gate) and host.norm is None:
         raise ValueError("gate.input is 'residual'; allowed: normed, for blocks whose norm before the MLP is not known")
     return MoE(
         gate,
         experts,
         shared=shared,
-        norm=host.norm if reads_residual else None,
+        norm=host.norm if reads_residual(spec.gate) else None,
         dispatch_path=spec.dispatch,
         dropout=host.dropout_out,
     )
 
 
-def upcycle_all(spec: MoESpec, host: HostMlp, experts: Experts, shared: Experts | None, gate: Gate, seed: int) -> None:
-    """Make all experts of a layer of the host's MLP. Raises `ValueError` where that cannot work."""
+def upcycle_layer(spec: MoESpec, host: HostMlp, experts: Experts, shared: Experts | None, gate: Gate) -> None:
+    """Make all experts of a layer of the host's MLP, so that a token's weighted sum stands for it at the start.
+
+    Raises `ValueError`: no MLP, one narrower than the experts, or experts alike that would choose themselves alike.
+    """
+    dense = dense_of(host)
+    routed_units = spec.num_experts * hidden_width(experts)
+    upcycle(experts, dense, gate_slope=host.gate_slope, noise=spec.upcycle_noise)
+    if shared is not None:
+        upcycle(shared, dense, gate_slope=host.gate_slope, first_unit=routed_units, noise=spec.upcycle_noise)
+    if gate.scores_features and distinct_experts(experts, dense) < spec.num_experts and not spec.upcycle_noise:
+        raise ValueError(
+            f"upcycle_noise is {spec.upcycle_noise}; allowed: more than 0 for {spec.num_experts} experts of which only"
+            f" {distinct_experts(experts, dense)} differ, with {spec.gate.kind}: equal experts would score, and be"
+            " chosen, and learn, alike"
+        )
+    if dense.fc1.weight.is_meta:
+        return  # there are no values to measure
+    tokens = typical_tokens(host.norm, host.dim, host.tokens or TOKENS)
+    features_TER = experts.features(tokens.normed.flatten(0, 1)) if gate.scores_features else None
+    if isinstance(gate, RoutingFreeGate):
+        assert features_TER is not None
+        gate.calibrate_on(features_TER)
+    seen_BND = tokens.before_norm if reads_residual(spec.gate) else tokens.normed
+    total_weight = expected_weight(gate, seen_BND, features_TER) + spec.shared_experts
+    for stack in [experts, *([shared] if shared is not None else [])]:
+        divide_output(stack, total_weight)
+
+
+def dense_of(host: HostMlp) -> DenseMlp:
+    """The MLP to upcycle. Raises `ValueError` where there is none."""
     if host.dense is None:
         raise ValueError("init is 'upcycle'; allowed: fresh, where there is no MLP to make experts of")
-    hidden = experts.layers()[-1].weight.shape[2]
-    equal = spec.num_experts > 1 and hidden % host.hidden == 0
-    if equal and gate.scores_features and not spec.upcycle_noise:
-        raise ValueError(
-            f"upcycle_noise is {spec.upcycle_noise}; allowed: more than 0 for experts of the host's width with"
-            f" {spec.gate.kind}, since equal experts would score, and be chosen, and learn, alike"
-        )
-    total = gate.total_weight(spec.num_experts) + spec.shared_experts
-    with seeded(seed):
-        for stack in [experts, *([shared] if shared is not None else [])]:
-            upcycle(stack, host.dense, gate_slope=host.gate_slope, total_weight=total, noise=spec.upcycle_noise)
+    return host.dense
 
 
-def build_dense(spec: MoESpec, host: HostMlp) -> DenseExperts:
-    """One expert in place of a host MLP, for every token: the dense row beside MoE rows with such experts."""
+def reads_residual(spec: GateSpec) -> bool:
+    """Whether the gate reads the residual stream, before the norm that the experts' input goes through."""
+    return isinstance(spec, SelfRouting) and spec.input == "residual"
+
+
+def build_dense(spec: MoESpec, host: HostMlp, *, weights_follow: bool = False) -> DenseExperts:
+    """One expert in place of a host MLP, for every token: the dense row beside MoE rows with such experts.
+
+    weights_follow: as in `build_moe`. Raises `ValueError` if the expert cannot be made of the MLP.
+    """
     assert spec.experts is not None, "without experts the host keeps its MLP"
     experts = build_experts(spec.experts, host, 1, Budget(pairs=1, features=1, share=1))
+    if spec.init == "upcycle" and not weights_follow:
+        upcycle(experts, dense_of(host), gate_slope=host.gate_slope, noise=spec.upcycle_noise)
     return DenseExperts(experts, dropout=host.dropout_out)
 
 

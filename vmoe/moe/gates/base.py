@@ -34,10 +34,6 @@ class Gate(nn.Module):
         """FLOPs of scoring one token, 2 a multiply-add; norms and softmax are not counted."""
         return 0
 
-    def total_weight(self, num_experts: int) -> float:
-        """The sum of a token's weights that is to be expected at the start."""
-        raise NotImplementedError
-
 
 class LinearScores(nn.Module):
     """``x W`` in float32 at least; W (E, D) is the module's weight."""
@@ -64,8 +60,3 @@ def at_least_float32(values: Tensor) -> Tensor:
 def softmax_over(spec: FixedK) -> str:
     """The weights of `route_top_k` that a spec asks for."""
     return "selected" if spec.renormalize else "all"
-
-
-def softmax_weight(spec: FixedK, num_experts: int) -> float:
-    """What these weights sum to while scores are near each other."""
-    return 1.0 if spec.renormalize else spec.k / num_experts

@@ -38,6 +38,3 @@ class ExpertChoiceGate(Gate):
     @property
     def flops_per_token(self) -> int:
         return self.router.flops_per_token
-
-    def total_weight(self, num_experts: int) -> float:
-        return self.spec.capacity_factor / num_experts

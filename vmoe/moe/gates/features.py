@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..routing import Routing, route_threshold, route_top_k
 from ..spec import AutonomyOfExperts, RoutingFree
-from .base import Gate, at_least_float32, softmax_over, softmax_weight
+from .base import Gate, at_least_float32, softmax_over
 
 NORM_ORDERS = {"l1": 1.0, "l2": 2.0, "linf": torch.inf}
 
@@ -34,9 +34,6 @@ class AutonomyOfExpertsGate(Gate):
     def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
         scores_TE = feature_norms(features_TER, "l2")
         return route_top_k(scores_TE, self.spec.k, shape, weights=softmax_over(self.spec))
-
-    def total_weight(self, num_experts: int) -> float:
-        return softmax_weight(self.spec, num_experts)
 
 
 class RoutingFreeGate(Gate):
@@ -63,9 +60,6 @@ class RoutingFreeGate(Gate):
         scores_TE = self.scale.to(norms_TE.dtype) * norms_TE - self.bias.to(norms_TE.dtype)
         return route_threshold(scores_TE, self.threshold, shape)
 
-    def total_weight(self, num_experts: int) -> float:
-        return num_experts * self.spec.start * self.threshold
-
     @torch.no_grad()
     def calibrate(self, down_ERD: Tensor, gain_D: Tensor | None = None, shift_D: Tensor | None = None) -> None:
         """Set the scales so that nearly every pair is active at the start, whatever D, R and initialisation.
@@ -82,7 +76,16 @@ class RoutingFreeGate(Gate):
         if shift_D is not None:
             square_E = square_E + (down_ERD @ shift_D.float()).square().sum(1)
         draws = torch.randn(4096, 1, rank, generator=torch.Generator().manual_seed(0), device="cpu")
-        norms = feature_norms(draws, self.spec.norm).flatten()
-        multiple = max(self.spec.start / float(norms.mean()), 1 / float(norms.quantile(0.05)))
+        multiple = self.multiple(feature_norms(draws, self.spec.norm).flatten())
         self.scale.copy_(multiple * self.threshold / (square_E / rank).sqrt())
         self.bias.zero_()
+
+    @torch.no_grad()
+    def calibrate_on(self, features_TER: Tensor) -> None:
+        """The same from features of typical tokens, for experts whose features are not alike, such as upcycled ones."""
+        self.scale.copy_(self.multiple(feature_norms(features_TER, self.spec.norm)) * self.threshold)
+        self.bias.zero_()
+
+    def multiple(self, norms: Tensor) -> Tensor:
+        """The factor by which norms (draws, …) come to `spec.start` in the mean, or 95 % of them to 1 if it is more."""
+        return torch.maximum(self.spec.start / norms.mean(0), 1 / norms.quantile(0.05, dim=0))

@@ -40,9 +40,6 @@ class HashGate(Gate):
             scores_TE = scores_TE.double()
         return route_top_k(scores_TE, self.spec.k, shape, weights="equal")
 
-    def total_weight(self, num_experts: int) -> float:
-        return 1.0
-
 
 def hashed_uniform(keys_N: Tensor, num_experts: int, salt: Tensor) -> Tensor:
     """(N, E) numbers in [0, 1), a fixed function of key, expert and salt (the finaliser of MurmurHash3)."""

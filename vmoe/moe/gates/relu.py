@@ -5,14 +5,12 @@ Shapes: T tokens, D width, E experts.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from ..routing import Routing, route_positive
 from ..spec import Relu
-from .base import ROUTER_STD, Gate, LinearScores
+from .base import Gate, LinearScores
 
 
 class ReluGate(Gate):
@@ -31,7 +29,3 @@ class ReluGate(Gate):
     @property
     def flops_per_token(self) -> int:
         return self.router.flops_per_token
-
-    def total_weight(self, num_experts: int) -> float:
-        """E times the mean of relu(N(0, 0.02² D)), for x of mean square 1."""
-        return num_experts * ROUTER_STD * math.sqrt(self.router.weight.shape[1] / (2 * math.pi))

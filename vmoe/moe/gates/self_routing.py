@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..routing import Routing, route_top_k
 from ..spec import SelfRouting, require
-from .base import Gate, at_least_float32, softmax_over, softmax_weight
+from .base import Gate, at_least_float32, softmax_over
 
 
 class SelfGate(Gate):
@@ -34,6 +34,3 @@ class SelfGate(Gate):
     def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
         scores_TE = at_least_float32(x_TD[:, self.offset : self.offset + self.num_experts])
         return route_top_k(scores_TE, self.spec.k, shape, weights=softmax_over(self.spec))
-
-    def total_weight(self, num_experts: int) -> float:
-        return softmax_weight(self.spec, num_experts)

@@ -45,6 +45,3 @@ class SoftGate(Gate):
     def flops_per_token(self) -> int:
         """Of the logits, of filling the slots, and of combining their results."""
         return 3 * 2 * self.weight.numel()
-
-    def total_weight(self, num_experts: int) -> float:
-        return 1.0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..routing import Routing, route_top_k
 from ..spec import Random, TopK
-from .base import Gate, LinearScores, at_least_float32, softmax_over, softmax_weight
+from .base import Gate, LinearScores, at_least_float32, softmax_over
 
 
 class LinearGate(Gate):
@@ -29,9 +29,6 @@ class LinearGate(Gate):
     @property
     def flops_per_token(self) -> int:
         return self.router.flops_per_token
-
-    def total_weight(self, num_experts: int) -> float:
-        return softmax_weight(self.spec, num_experts)
 
 
 class TopKGate(LinearGate):
