@@ -19,6 +19,7 @@ from world import CONFIG, make_images, make_world, vmoe
 from vmoe.data import ArraySource, write_beton
 
 TRAIN = ("train", "tiny.yaml", "output=runs/new")
+EVAL = ("eval", "runs/tiny/checkpoints/last.pt")
 FFCV = ("data.loader=ffcv", "data.train=good.beton", "data.val=good.beton")
 
 
@@ -58,7 +59,11 @@ CONFIGS = [
         (*TRAIN, "moe.gate=routing_free", "moe.experts=mlp"),
         ("moe.experts.kind is 'mlp'", "lowrank_glu"),
     ),
-    Wrong("upcycling into narrow experts", (*TRAIN, "moe.init=upcycle"), ("moe.init is 'upcycle'", "hidden: host")),
+    Wrong(
+        "upcycling into equal experts that score themselves",
+        (*TRAIN, "moe.init=upcycle", "moe.gate=aoe", "moe.experts={kind: lowrank_glu, hidden: host}"),
+        ("upcycle_noise is 0.0", "more than 0"),
+    ),
     Wrong("a block that is not there", (*TRAIN, "moe.layers=[1, 2]"), ("moe.layers is [1, 2]", "from 0 to 1")),
     Wrong("blocks by an unknown word", (*TRAIN, "moe.layers=even"), ("moe.layers is 'even'", "everyN")),
     Wrong("an unknown model", (*TRAIN, "model.name=vit_tinny_patch16_224"), ("vit_tinny", "vit_tiny_patch16_224")),
@@ -107,6 +112,24 @@ RUNS = [
         "data of other classes to evaluate",
         ("eval", "runs/tiny/checkpoints/last.pt", "--data", "others"),
         ("data.val", "the model lacks red"),
+    ),
+    Wrong("another model to evaluate", (*EVAL, "--set", "moe.gate.k=1"), ("--set changes moe", "last.pt")),
+    Wrong(
+        "one folder for two evaluations", (*EVAL, EVAL[1], "--output", "one"), ("--output is 'one'", "2 checkpoints")
+    ),
+    Wrong("a θ that is no number", (*EVAL, "--theta", "0.9,high"), ("--theta", "'high' is not a number")),
+    Wrong("a missing θ", (*EVAL, "--theta", "0.9,,1.1"), ("--theta", "'' is not a number")),
+    Wrong("no θ at all", (*EVAL, "--theta", ""), ("--theta", "'' is not a number")),
+    Wrong("a θ of 0", (*EVAL, "--theta", "0,1"), ("--theta", "'0' is not positive and finite")),
+    Wrong("a negative θ", (*EVAL, "--theta=-1,1"), ("--theta", "'-1' is not positive and finite")),
+    Wrong("a θ without end", (*EVAL, "--theta", "1,inf"), ("--theta", "'inf' is not positive and finite")),
+    Wrong("a θ that is nan", (*EVAL, "--theta", "nan"), ("--theta", "'nan' is not positive and finite")),
+    Wrong("a θ twice", (*EVAL, "--theta", "1,0.9,1.0"), ("--theta", "1.0 stands twice")),
+    Wrong("θ for another gate", (*EVAL, "--theta", "0.9,1"), ("last.pt", "gate is 'topk'", "routing_free")),
+    Wrong(
+        "one folder for two sweeps of θ",
+        (*EVAL, EVAL[1], "--theta", "0.9,1", "--output", "one"),
+        ("--output is 'one'", "2 checkpoints"),
     ),
     Wrong("an output folder in use", ("train", "tiny.yaml"), ("runs/tiny", "already holds a run")),
     Wrong(

@@ -218,7 +218,7 @@ def _place(ax: Axes, texts: Sequence[Annotation], points_P2: np.ndarray) -> None
         box, center = text.get_window_extent(), ax.transData.transform(text.xy)
         half = np.array([box.width, box.height]) / 2
         choices = []
-        for gap in (7, 14, 24, 36):  # near places first: of equal ones the first is taken
+        for gap in (9, 15, 24, 36):  # near places first: of equal ones the first is taken
             for angle in np.deg2rad([90, 270, 135, 315, 45, 225, 180, 0]):
                 middle = center + np.array([np.cos(angle), np.sin(angle)]) * (half + gap * pixels_a_point)
                 choices.append((middle, middle - half - 2, middle + half + 2))
