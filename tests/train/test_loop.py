@@ -11,7 +11,7 @@ from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.loop import fit, micro_step, optimizer_step
 from vmoe.train.meter import Meter
 
-GATES = ("dense", "topk", "self", "random", "routing_free")
+GATES = ("dense", "topk", "self", "random", "aoe", "relu", "routing_free", "expert_choice", "soft")
 
 
 def weights_of(state):
@@ -29,7 +29,7 @@ def test_every_gate_learns_dark_from_bright(gate, tmp_path):
     assert set(evaluation.routing) == set(parts.cost.layers)
 
 
-@pytest.mark.parametrize("gate", ["topk", "routing_free"])
+@pytest.mark.parametrize("gate", ["{kind: topk, bias_rate: 0.01, jitter: 0.1}", "relu", "routing_free"])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(gate, tmp_path):
     overrides = (f"moe.gate={gate}", "schedule.epochs=3", "train.ema_decay=0.9", "augment.mixup=0.8")
     whole, parts = tiny_run(tiny_config(*overrides), tmp_path / "whole")
