@@ -77,6 +77,21 @@ def test_evaluation_gives_the_same_counts_and_statistics(world, processes):
     assert equal(alone, together)
 
 
+def test_a_sweep_of_thresholds_gives_the_same_and_is_written_once(world):
+    sweep = ("eval", "runs/tiny/checkpoints/last.pt", "--data", "odd", "--theta", "0.99,1.01", "--output")
+    assert vmoe(*sweep, "swept_alone").status == 0
+    out = torchrun(2, *sweep, "swept_together")
+    assert out.count("swept_together/sweep.json") == 1
+    alone, together = (
+        [without_speed(row) for row in json.loads(Path(folder, "sweep.json").read_text())["rows"]]
+        for folder in ("swept_alone", "swept_together")
+    )
+    low, high = (row["routing"]["mean"]["density"] for row in alone)
+    assert 0 < high < low < 1, "the case says nothing unless the threshold decides which pairs are active"
+    for one, other in zip(alone, together, strict=True):
+        assert equal(one, other)
+
+
 def test_training_in_two_processes_steps_as_one(world):
     run = ("train", "tiny.yaml", "moe.gate=routing_free", "optimizer.kind=sgd", "optimizer.lr=0.1")
     assert vmoe(*run, "output=runs/one").status == 0
