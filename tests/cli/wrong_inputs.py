@@ -20,6 +20,8 @@ from vmoe.data import ArraySource, write_beton
 
 TRAIN = ("train", "tiny.yaml", "output=runs/new")
 EVAL = ("eval", "runs/tiny/checkpoints/last.pt")
+DENSE = "runs/dense/checkpoints/last.pt"
+UPCYCLE = ("upcycle", DENSE, "--to", "tiny.yaml", "--output", "new.pt")
 FFCV = ("data.loader=ffcv", "data.train=good.beton", "data.val=good.beton")
 
 
@@ -63,6 +65,14 @@ CONFIGS = [
         "upcycling into equal experts that score themselves",
         (*TRAIN, "moe.init=upcycle", "moe.gate=aoe", "moe.experts={kind: lowrank_glu, hidden: host}"),
         ("upcycle_noise is 0.0", "more than 0"),
+    ),
+    Wrong(
+        "upcycling into wider experts",
+        (*TRAIN, "moe.init=upcycle", "moe.experts={kind: mlp, hidden: 256}"),
+        ("experts.hidden comes to 256", "at most the width of the host's MLP, 128"),
+    ),
+    Wrong(
+        "two weights to start from", (*TRAIN, f"model.weights={DENSE}", "model.pretrained=true"), ("one of the two",)
     ),
     Wrong("a block that is not there", (*TRAIN, "moe.layers=[1, 2]"), ("moe.layers is [1, 2]", "from 0 to 1")),
     Wrong("blocks by an unknown word", (*TRAIN, "moe.layers=even"), ("moe.layers is 'even'", "everyN")),
@@ -131,6 +141,47 @@ RUNS = [
         (*EVAL, EVAL[1], "--theta", "0.9,1", "--output", "one"),
         ("--output is 'one'", "2 checkpoints"),
     ),
+    Wrong("missing weights", (*TRAIN, "model.weights=runs/lost.pt"), ("model.weights is runs/lost.pt", "no such")),
+    Wrong("weights that are none of vmoe's", (*TRAIN, "model.weights=timm.pt"), ("model.weights is timm.pt",)),
+    Wrong(
+        "weights of another model",
+        (*TRAIN, f"model.weights={DENSE}", "model.kwargs.embed_dim=48"),
+        (DENSE, "embed_dim is 32 there, 48 here"),
+    ),
+    Wrong(
+        "weights of another MoE model",
+        (*TRAIN, "model.weights=runs/tiny/checkpoints/last.pt", "moe.gate=self"),
+        ("another MoE model", "moe.gate.kind is 'topk' there, 'self' here"),
+    ),
+    Wrong(
+        "weights of other classes",
+        (*TRAIN, f"model.weights={DENSE}", "data.train=three", "data.val=three"),
+        (DENSE, "a model of 2 classes", "the data have 3"),
+    ),
+    Wrong("a source that is nothing", ("upcycle", "lost.pt", *UPCYCLE[2:]), ("lost.pt is neither a file nor a model",)),
+    Wrong("a source that is no checkpoint", ("upcycle", "text.beton", *UPCYCLE[2:]), ("text.beton",)),
+    Wrong(
+        "a source with MoE layers",
+        ("upcycle", "runs/tiny/checkpoints/last.pt", *UPCYCLE[2:]),
+        ("a model with MoE layers (gate topk", "a dense one"),
+    ),
+    Wrong(
+        "a source without pretrained weights",
+        ("upcycle", "vit_small_patch16_36x1_224", *UPCYCLE[2:]),
+        ("no pretrained weights of vit_small_patch16_36x1_224",),
+    ),
+    Wrong(
+        "a source of another name than the config's model",
+        ("upcycle", "deit_small_patch16_224", *UPCYCLE[2:]),
+        ("deit_small_patch16_224", "vit_tiny_patch16_224"),
+    ),
+    Wrong(
+        "a source of another depth",
+        (*UPCYCLE, "--set", "model.kwargs.depth=3"),
+        (DENSE, "depth is 2 there, 3 here"),
+    ),
+    Wrong("upcycling into a dense model", (*UPCYCLE, "--set", "moe.gate=dense"), ("moe.gate.kind is 'dense'",)),
+    Wrong("upcycling onto a file that is there", (*UPCYCLE[:-1], "good.beton"), ("good.beton is there already",)),
     Wrong("an output folder in use", ("train", "tiny.yaml"), ("runs/tiny", "already holds a run")),
     Wrong(
         "a run resumed with another config",
@@ -185,8 +236,10 @@ def make_wrong_world(folder: Path) -> None:
     make_images(Path("corrupt"), ("dark", "light"), 12)
     Path("corrupt/dark/x.png").write_bytes(b"no picture")
 
-    trained = vmoe("train", "tiny.yaml")
-    assert trained.status == 0, trained
+    make_images(Path("three"), ("dark", "light", "red"), 4)
+    for arguments in ((), ("moe.gate=dense", "output=runs/dense")):
+        trained = vmoe("train", "tiny.yaml", *arguments)
+        assert trained.status == 0, trained
     last = Path("runs/tiny/checkpoints/last.pt").read_bytes()
     Path("cut.pt").write_bytes(last[: len(last) // 2])
     torch.save({"format": 1, "model": Payload()}, "evil.pt")

@@ -88,10 +88,15 @@ def from_checkpoint(path: str, config: RunConfig) -> Source:
 def from_timm(name: str, config: RunConfig) -> Source:
     """timm's pretrained model of that name, with its classes, crop and normalisation, at the config's image size.
 
-    Raises `ConfigError`: neither a file nor a name that timm knows, another model than the config's, or no classifier.
+    Raises `ConfigError`: neither a file nor a name that timm knows, no weights, another model than the config's, or no
+    classifier.
     """
     if not timm.is_model(architecture(name)):
         raise ConfigError(f"{name} is neither a file nor a model that timm {timm.__version__} knows")
+    if not timm.models.is_model_pretrained(name):
+        raise ConfigError(
+            f"timm has no pretrained weights of {name}; allowed: a name that timm.list_pretrained() gives"
+        )
     if architecture(name) != architecture(config.model.name):
         raise ConfigError(
             f"the source is timm's {name}, the config's model.name is {config.model.name}; allowed: the same"

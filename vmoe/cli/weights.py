@@ -89,7 +89,11 @@ def architecture(name: str) -> str:
 def require_same_moe(start: Start, moe: MoESpec) -> None:
     """Raise `ConfigError` unless a MoE checkpoint's layers are those of the spec."""
     there, here = flatten(layers_of(start.moe)), flatten(layers_of(moe))
-    if differing := [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]:
+    differing = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
+    for section in ("gate", "experts"):  # each kind has keys of its own, so that the kind says it all
+        if f"{section}.kind" in differing:
+            differing = [key for key in differing if not key.startswith(section) or key == f"{section}.kind"]
+    if differing:
         listed = "; ".join(f"moe.{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in differing)
         raise ConfigError(
             f"{start.path} holds the weights of another MoE model: {listed}. Allowed: the same moe section"
