@@ -291,7 +291,7 @@ def test_low_rank_experts_of_full_rank_are_glu_experts():
     low.gate.load_state_dict(glu.gate.state_dict())
     product = low.experts.gate_up.weight @ low.experts.gate_down.weight
     # the SVD is float32: its factors' product is off by some multiple of 6e-8 of the matrix's norm
-    scale = float(glu.experts.gate.weight.norm(dim=(1, 2)).max())
+    scale = float(glu.experts.gate.weight.detach().norm(dim=(1, 2)).max())
     assert torch.allclose(product, glu.experts.gate.weight, rtol=0, atol=20 * UNIT * scale)
     x = tokens(3, 9, DIM, dtype=torch.float64)
     with torch.no_grad():
