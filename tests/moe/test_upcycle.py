@@ -344,9 +344,9 @@ def test_noise_has_the_stated_deviation_in_every_stack_of_weights(experts):
     upcycle(plain, host.dense)
     torch.manual_seed(3)
     upcycle(noisy, host.dense, noise=0.25)
-    before = dict(plain.named_parameters())
+    before = {name: parameter.detach() for name, parameter in plain.named_parameters()}
     for name, parameter in noisy.named_parameters():
-        difference = parameter - before[name]
+        difference = parameter.detach() - before[name]
         if name.endswith("bias"):
             assert not difference.any()
             continue
