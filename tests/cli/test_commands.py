@@ -91,7 +91,8 @@ def test_the_model_loads_from_python(inside):
 
 
 def test_compare_prints_a_row_a_run(inside):
-    outcome = vmoe("compare", "runs/dense", "runs/topk")
+    outcome = vmoe("compare", "runs/dense", "runs/topk", "--plot", "runs/plot.png")
+    assert Path("runs/plot.png").stat().st_size > 1000
     assert outcome.status == 0, outcome.err
     assert [line.split()[0] for line in outcome.out.splitlines() if line.startswith(("dense", "topk"))] == [
         "dense",

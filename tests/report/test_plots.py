@@ -7,7 +7,15 @@ from vmoe.report import parse_result, parse_sweep
 
 pytest.importorskip("matplotlib")
 
-from vmoe.report.plots import accuracy_against_flops, expert_load, no_experts, save_expert_load, save_sweep
+from vmoe.report.plots import (
+    accuracy_against_training,
+    accuracy_at_thresholds,
+    expert_load,
+    no_experts,
+    save_accuracy_against_training,
+    save_expert_load,
+    save_sweep,
+)
 
 UNEVEN = [0.5, 0.25, 0.25, 0.0]
 EVEN = [0.25] * 4
@@ -110,7 +118,7 @@ FALLING = [(0.8, 120e6, 60.0), (0.9, 110e6, 61.0), (1.0, 100e6, 60.5), (1.1, 90e
 
 
 def test_a_labelled_point_for_each_threshold_and_the_one_of_training_apart():
-    ax = accuracy_against_flops(sweep(FALLING), title="routing_free")
+    ax = accuracy_at_thresholds(sweep(FALLING), title="routing_free")
     assert texts(ax) == ["θ = 0.8", "θ = 0.9", "θ = 1.0 (trained)", "θ = 1.1"]
     points = [tuple(dots.get_offsets()[0]) for dots in ax.collections]
     assert points == [(120, 60), (110, 61), (100, 60.5), (90, 55)]
@@ -122,7 +130,7 @@ def test_a_labelled_point_for_each_threshold_and_the_one_of_training_apart():
 
 
 def test_thresholds_of_one_point_share_a_label_and_the_mark_stays_with_its_own():
-    ax = accuracy_against_flops(sweep([(0.1, 2e9, 60.0), (0.5, 2e9, 60.0), (3.0, 1e9, 10.0)], trained=0.5))
+    ax = accuracy_at_thresholds(sweep([(0.1, 2e9, 60.0), (0.5, 2e9, 60.0), (3.0, 1e9, 10.0)], trained=0.5))
     assert texts(ax) == ["θ = 0.1, 0.5 (trained)", "θ = 3.0"]
 
 
@@ -135,7 +143,7 @@ def test_thresholds_of_one_point_share_a_label_and_the_mark_stays_with_its_own()
     ],
 )
 def test_labels_lie_inside_and_apart(points):
-    ax = accuracy_against_flops(sweep(points))
+    ax = accuracy_at_thresholds(sweep(points))
     ax.figure.draw_without_rendering()
     boxes, frame = [text.get_window_extent() for text in ax.texts], ax.get_window_extent()
     for i, box in enumerate(boxes):
@@ -145,10 +153,28 @@ def test_labels_lie_inside_and_apart(points):
 
 
 def test_differences_too_small_to_mean_anything_look_small():
-    low, high = accuracy_against_flops(sweep([(0.9, 2e9, 60.00), (1.0, 1e9, 60.01)])).get_ylim()
+    low, high = accuracy_at_thresholds(sweep([(0.9, 2e9, 60.00), (1.0, 1e9, 60.01)])).get_ylim()
     assert high - low == pytest.approx(1.0)
 
 
 def test_a_sweep_gets_a_picture(tmp_path):
     path = save_sweep(sweep(FALLING[:1]), tmp_path / "new" / "sweep.png")
     assert path.read_bytes().startswith(PNG)
+
+
+def test_what_training_bought_run_by_run(tmp_path):
+    contents = {
+        "dense": result("dense", train_flops=2e12, top1=60.0),
+        "moe": result(train_flops=3e12, top1=61.0),
+        "silent": result(train_flops=None),
+    }
+    runs = [parse_result(content, tmp_path / name) for name, content in contents.items()]
+    ax = accuracy_against_training(runs, title="both")
+    assert texts(ax) == ["dense", "moe"]
+    assert [tuple(dots.get_offsets()[0]) for dots in ax.collections] == [(2, 60), (3, 61)]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("TFLOPs spent in training", "top-1 (%)", "both")
+    dense, moe = (tuple(dots.get_facecolor()[0]) for dots in ax.collections)
+    assert dense != moe
+    assert save_accuracy_against_training(runs, tmp_path / "x.png").read_bytes().startswith(PNG)
+    with pytest.raises(ValueError, match="no run says what its training spent"):
+        accuracy_against_training(runs[2:])

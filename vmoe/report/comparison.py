@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from vmoe.report.columns import NOTE, columns_of
 from vmoe.report.runs import Run
@@ -14,12 +14,17 @@ COLUMNS = (
 )
 
 
+def labels_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What each run is called beside the others: its name, or its folder where several have that name."""
+    names = [run.name for run in runs]
+    return tuple(run.name if names.count(run.name) == 1 else str(run.folder) for run in runs)
+
+
 def comparison(runs: Iterable[Run]) -> Table:
-    """Accuracy, cost and routing health of runs, side by side. Runs of one name go by their folders instead."""
+    """Accuracy, cost and routing health of runs, side by side."""
     runs = list(runs)
     if not runs:
         raise ValueError("nothing to compare: give at least one run")
-    names = [run.name for run in runs]
-    labels = tuple(run.name if names.count(run.name) == 1 else str(run.folder) for run in runs)
+    labels = labels_of(runs)
     columns = columns_of(runs)
     return Table((Column("run", labels, {"run": labels}, numeric=False), *map(columns.__getitem__, COLUMNS)), NOTE)

@@ -1,6 +1,6 @@
-"""Plots of routing. They need matplotlib, and draw on its figure objects alone: no global state, no display.
+"""Expert load: who gets how much of the work, layer by layer.
 
-Shapes: L layers, E experts, P points.
+Shapes: L layers, E experts.
 """
 
 from __future__ import annotations
@@ -8,26 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vmoe.report.columns import common_prefix
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.image import AxesImage
+
 from vmoe.report.runs import Run, parse_result, read_run
-from vmoe.report.sweep import Sweep
 
-try:
-    import numpy as np
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-    from matplotlib.text import Annotation
-except ImportError as error:
-    raise ImportError("plots need matplotlib: pip install 'vmoe[report]'") from error
+from .canvas import COLORS, GREY, new_figure, save_png
 
-COLORS = "cividis"  # even steps for the eye, with and without colour blindness
 MAX_PRINTED_EXPERTS = 16  # with more, cells are too narrow for their value
 MAX_TICKS = 16
-GREY = "0.35"
-BLUE, VERMILION = "#0072B2", "#D55E00"  # of Okabe and Ito's palette: apart with and without colour blindness
-LEAST_SPAN = 1.0  # points of accuracy that an axis shows at least, so that noise does not look like a slope
 
 
 def expert_load(
@@ -55,7 +46,7 @@ def expert_load(
             raise ValueError(f"{name} has {len(values)} entries; allowed: {len(load)}, one a row of load_LE")
     num_layers, num_experts = load.shape
     if ax is None:
-        ax = _figure(width=min(max(4.4 + 0.5 * num_experts, 7.0), 13), height=1.7 + 0.36 * num_layers).add_subplot()
+        ax = new_figure(width=min(max(4.4 + 0.5 * num_experts, 7.0), 13), height=1.7 + 0.36 * num_layers).add_subplot()
 
     fair = 1 / num_experts
     largest = max(float(load.max()), 2 * fair)
@@ -82,7 +73,7 @@ def expert_load(
 def no_experts(model: str = "", ax: Axes | None = None, *, title: str = "") -> Axes:
     """A picture that says that there is nothing to draw, for the dense variant of a comparison."""
     if ax is None:
-        ax = _figure(width=6.0, height=1.6).add_subplot()
+        ax = new_figure(width=6.0, height=1.6).add_subplot()
     ax.set_axis_off()
     ax.set_title(title, fontsize=11)
     text = "This model has no experts: every token passes through the same MLP."
@@ -114,62 +105,7 @@ def save_expert_load(run: Run | Mapping[str, object] | str | Path, path: str | P
             entropy=[layer.figures.entropy for layer in layers],
             entropy_min=[layer.figures.entropy_min for layer in layers],
         )
-    return _save(ax, path)
-
-
-def accuracy_against_flops(sweep: Sweep, ax: Axes | None = None, *, title: str = "") -> Axes:
-    """Top-1 against FLOPs an image of one checkpoint at several θ, each point labelled, that of training marked.
-
-    ax: as in `expert_load`.
-    """
-    if ax is None:
-        ax = _figure(width=7.0, height=4.4).add_subplot()
-    prefix, scale = common_prefix([run.flops_per_image for run in sweep.runs], "MGT")
-    points_P2 = np.array([(run.flops_per_image / scale, run.top1) for run in sweep.runs])
-    thetas: dict[tuple[float, float], list[str]] = {}  # several θ may come to the same routing
-    for label, (flops, top1) in zip(sweep.labels, points_P2.tolist(), strict=True):
-        thetas.setdefault((flops, top1), []).append(label)
-    mark = dict(zip(sweep.thresholds, sweep.labels, strict=True)).get(sweep.trained)
-
-    ax.plot(*points_P2.T, color=BLUE, linewidth=1.5, alpha=0.5, zorder=1)
-    texts = []
-    for point, here in thetas.items():
-        trained = mark in here
-        color, marker, size = (VERMILION, "D", 70) if trained else (BLUE, "o", 45)
-        ax.scatter(*point, s=size, color=color, marker=marker, edgecolor="white", linewidth=1, zorder=2)
-        text = ax.annotate(f"θ = {', '.join(here)}", point, (0, 0), textcoords="offset points", color=color)
-        text.set(ha="center", va="center", fontsize=9, fontweight="bold" if trained else "normal")
-        texts.append(text)
-    ax.margins(0.12, 0.2)
-    low, high = ax.get_ylim()
-    room = max(0.0, LEAST_SPAN - (high - low)) / 2
-    ax.set_ylim(low - room, high + room)
-    ax.set_xlabel(f"{prefix}FLOPs an image")
-    ax.set_ylabel("top-1 (%)")
-    ax.set_title(title, fontsize=11)
-    ax.grid(color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    _place(ax, texts, points_P2)
-    return ax
-
-
-def save_sweep(sweep: Sweep, path: str | Path) -> Path:
-    """Draw a sweep of θ into a PNG. Returns the path."""
-    first = sweep.runs[0]
-    return _save(accuracy_against_flops(sweep, title=f"{first.gate}: θ at evaluation\n{first.model}"), Path(path))
-
-
-def _save(ax: Axes, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert isinstance(ax.figure, Figure)
-    ax.figure.savefig(path, format="png", dpi=150)
-    return path
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
+    return save_png(ax, path)
 
 
 def _print_values(ax: Axes, load: np.ndarray, norm: Normalize) -> None:
@@ -197,31 +133,3 @@ def _color_bar(ax: Axes, image: AxesImage, fair: float, largest: float) -> None:
     bar.set_ticks(ticks, labels=names)
     bar.ax.axhline(fair, color="white", linewidth=2)
     bar.outline.set_visible(False)
-
-
-def _place(ax: Axes, texts: Sequence[Annotation], points_P2: np.ndarray) -> None:
-    """Move each text beside its point, where it covers least of the curve and of the texts before it."""
-    ax.figure.figure.draw_without_rendering()  # settles where the axes are
-    pixels_P2 = ax.transData.transform(points_P2)
-    steps = np.linspace(0, 1, 40)[:, None, None]
-    curve = np.concatenate([pixels_P2, (pixels_P2[:-1] * (1 - steps) + pixels_P2[1:] * steps).reshape(-1, 2)])
-    frame, pixels_a_point = ax.get_window_extent(), ax.figure.dpi / 72
-    placed: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def cost(low: np.ndarray, high: np.ndarray) -> int:
-        on_curve = ((curve > low) & (curve < high)).all(axis=1).sum()
-        on_texts = sum((low < other_high).all() and (other_low < high).all() for other_low, other_high in placed)
-        outside = (low < frame.min).any() or (high > frame.max).any()
-        return int(on_curve) + 100 * int(on_texts) + 1000 * int(outside)
-
-    for text in texts:
-        box, center = text.get_window_extent(), ax.transData.transform(text.xy)
-        half = np.array([box.width, box.height]) / 2
-        choices = []
-        for gap in (9, 15, 24, 36):  # near places first: of equal ones the first is taken
-            for angle in np.deg2rad([90, 270, 135, 315, 45, 225, 180, 0]):
-                middle = center + np.array([np.cos(angle), np.sin(angle)]) * (half + gap * pixels_a_point)
-                choices.append((middle, middle - half - 2, middle + half + 2))
-        middle, low, high = min(choices, key=lambda choice: cost(*choice[1:]))
-        placed.append((low, high))
-        text.set_position((middle - center) / pixels_a_point)
