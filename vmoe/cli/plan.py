@@ -13,7 +13,7 @@ BYTES_PER_WEIGHT = 16  # float32 weight, gradient, and AdamW's two moments
 
 def describe_plan(state: TrainState, parts: Parts) -> str:
     """Parameters, active parameters and FLOPs at the density that the gate aims at, memory, and steps."""
-    config, cost = parts.config, parts.cost
+    config, cost, experts = parts.config, parts.cost, parts.config.moe.experts
     density = intended_density(config, cost)
     steps = parts.steps_per_epoch * config.schedule.epochs
     if config.schedule.max_steps is not None:
@@ -24,7 +24,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
     layers = ", ".join(cost.layers) or "none"
     precision = str(parts.precision).removeprefix("torch.")
     lines = {
-        "model": f"{config.model.name}, gate {config.moe.gate.kind}",
+        "model": f"{config.model.name}, gate {config.moe.gate.kind}, experts {experts.kind if experts else 'none'}",
         "MoE layers": layers,
         "parameters": f"{cost.params:,}, of them active {round(cost.active_params(density)):,}",
         "FLOPs an image": f"{cost.flops_per_image(density) / 1e6:,.2f} million forward (2 a multiply-add)",
