@@ -458,8 +458,10 @@ def forwards(layer, balance, parts):
 def test_any_split_gives_the_same_biases():
     """Rows of one step as one batch, and as parts of unequal sizes."""
     batches = [tokens(8, 3, 12, seed=seed) for seed in range(20)]
-    whole = [forwards(*pair, [x]) for pair in [biased(k=2)] for x in batches]
-    split = [forwards(*pair, x.split([1, 4, 3])) for pair in [biased(k=2)] for x in batches]
+    layer, balance = biased(k=2)
+    whole = [forwards(layer, balance, [x]) for x in batches]
+    layer, balance = biased(k=2)
+    split = [forwards(layer, balance, x.split([1, 4, 3])) for x in batches]
     assert split == whole
     assert len({tuple(steps) for steps in whole}) > 3
 

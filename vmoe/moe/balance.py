@@ -157,7 +157,7 @@ class RoutingFreeBalance(AdaptiveBalance):
 
 
 class ReluBalance(AdaptiveBalance):
-    """λ times the mean over layers of the load-balanced L1 loss (ReMoE, arXiv 2412.14711, eq. 8–11).
+    """λ times the mean over layers of the load-balanced L1 loss (ReMoE, arXiv 2412.14711, section 3).
 
     λ is multiplied by α where the sparsity is below 1 − k/E, that is the density above k/E, and else divided by it.
     """

@@ -31,7 +31,7 @@ def z_loss(routing: Routing) -> Tensor:
 
 
 def relu_loss(routing: Routing, k: int) -> Tensor:
-    """``E / (k·T²) · Σ_e (Σ_t R_te)(Σ_t [R_te > 0])`` (ReMoE, arXiv 2412.14711, eq. 9 with the f of eq. 10).
+    """``E / (k·T²) · Σ_e (Σ_t R_te)(Σ_t [R_te > 0])`` (ReMoE, arXiv 2412.14711, section 3).
 
     The L1 norm of the gate's weights R, each expert's weighted by its load, which carries no gradient.
     """

@@ -22,7 +22,7 @@ def feature_norms(features_TER: Tensor | None, norm: str) -> Tensor:
 
 
 class AutonomyOfExpertsGate(Gate):
-    """Autonomy-of-Experts: the k largest of ``‖x A_e‖₂``, weighed by a softmax (arXiv 2501.13074, algorithm 1)."""
+    """Autonomy-of-Experts: the k largest of ``‖x A_e‖₂``, weighed by a softmax (arXiv 2501.13074, section 3)."""
 
     spec: AutonomyOfExperts
     scores_features = True
