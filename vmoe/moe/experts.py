@@ -107,7 +107,8 @@ class Experts(nn.Module):
 
     def everywhere(self, x_TD: Tensor) -> Tensor:
         """(T, D): the sum of all experts on every token."""
-        return self.batched(x_TD.expand(self.num_experts, *x_TD.shape)).sum(0)
+        y_ETD = self.batched(x_TD.expand(self.num_experts, *x_TD.shape))
+        return y_ETD.sum(0, dtype=y_ETD.dtype)  # autocast on CUDA would widen it
 
     def hidden_dropout(self, hidden: Tensor) -> Tensor:
         return functional.dropout(hidden, self.dropout, self.training)

@@ -13,6 +13,8 @@ from ..routing import Routing, route_slots
 from ..spec import Soft
 from .base import Gate, at_least_float32
 
+EPSILON = 1e-6  # least length that a vector is divided by, as the authors'
+
 
 class SoftGate(Gate):
     """Logits ``x Φ``, softmaxed over tokens to fill slots and over slots to combine (arXiv 2308.00951, algorithm 1).
@@ -36,7 +38,8 @@ class SoftGate(Gate):
             x_TD = at_least_float32(x_TD)
             slots_SD = self.weight.to(x_TD.dtype)
             if self.scale is not None:
-                x_TD, slots_SD = normalize(x_TD, dim=-1), normalize(slots_SD, dim=-1) * self.scale.to(x_TD.dtype)
+                x_TD = normalize(x_TD, dim=-1, eps=EPSILON)
+                slots_SD = normalize(slots_SD, dim=-1, eps=EPSILON) * self.scale.to(x_TD.dtype)
             logits_TS = nn.functional.linear(x_TD, slots_SD)
         sizes = (shape[0], shape[1:].numel(), self.num_experts, len(self.weight) // self.num_experts)
         return route_slots(logits_TS.view(sizes), shape)
