@@ -5,6 +5,8 @@ VENV  := .venv
 READY := $(VENV)/.ready
 BIN   := $(VENV)/bin
 DEMO  := dense topk self routing_free
+# A process a core (four at most), a file at a time in each, so that what a file sets up is set up once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint lock clean
@@ -29,10 +31,10 @@ demo: $(READY)
 	$(BIN)/vmoe compare $(DEMO:%=runs/demo/%)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check

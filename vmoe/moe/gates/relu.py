@@ -14,7 +14,7 @@ from .base import Gate, LinearScores
 
 
 class ReluGate(Gate):
-    """``R(x) = relu(x W)`` weighs the experts and is above 0 for the active ones (ReMoE, arXiv 2412.14711, section 3)."""
+    """``R(x) = relu(x W)`` weighs experts, and is above 0 for the active ones (ReMoE, arXiv 2412.14711, section 3)."""
 
     spec: Relu
 
