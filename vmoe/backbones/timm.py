@@ -68,7 +68,7 @@ def create_host(name: str, **kwargs: Any) -> nn.Module:
 
     Raises `ValueError`: timm does not know the name, refuses an argument, or cannot get the pretrained weights.
     """
-    if not timm.is_model(name.split(".")[0]):
+    if not timm.is_model(architecture(name)):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"model.name is {name!r}, which timm {timm.__version__} does not know; near: {near}")
     try:
@@ -83,6 +83,11 @@ def create_host(name: str, **kwargs: Any) -> nn.Module:
     return model
 
 
+def architecture(name: str) -> str:
+    """A timm name without the tag of its pretrained weights."""
+    return name.split(".")[0]
+
+
 def add_moe(model: nn.Module, spec: MoESpec, *, weights_follow: bool = False) -> nn.Module:
     """Replace the MLPs of the chosen blocks by MoE layers, in place, and return the model.
 
@@ -94,7 +99,7 @@ def add_moe(model: nn.Module, spec: MoESpec, *, weights_follow: bool = False) ->
     Raises `ValueError`, before anything is changed: no suitable block, a block chosen that is not there, MoE
     layers already in, or a spec that does not fit the width.
     """
-    if isinstance(spec.gate, Dense) and spec.experts is None:
+    if spec.keeps_host:
         return model
     if any(moe_layers(model)):
         raise ValueError("the model has MoE layers already; give add_moe the dense model")

@@ -59,7 +59,9 @@ def micro_batch_size(config: RunConfig, processes: Processes) -> int:
 def model_arguments(config: RunConfig, num_classes: int) -> dict[str, Any]:
     """The arguments of timm.create_model that follow from the config, `pretrained` aside."""
     chosen = {"num_classes": num_classes, "drop_path_rate": config.model.drop_path_rate}
-    known = timm.get_pretrained_cfg(config.model.name) if timm.is_model(config.model.name.split(".")[0]) else None
+    known = (
+        timm.get_pretrained_cfg(config.model.name) if timm.is_model(backbone.architecture(config.model.name)) else None
+    )
     if known is not None and known.fixed_input_size:  # positions are laid out for one size; others take any image
         chosen["img_size"] = config.data.image_size
     if clash := sorted(set(chosen) & set(config.model.kwargs)):

@@ -14,16 +14,15 @@ from torch import nn
 
 from vmoe.backbones import timm as backbone
 from vmoe.config import ConfigError, RunConfig, load_config
-from vmoe.moe import Dense, DenseExperts, GluExperts, LowRankGluExperts, MlpExperts, MoE, MoESpec, record
+from vmoe.moe import DenseExperts, LowRankGluExperts, MoE, MoESpec, record
 from vmoe.moe.build import seeded
 from vmoe.moe.upcycle import DenseMlp, factorisation_error, hidden_width, typical_tokens
 from vmoe.report.table import Column, Table
 from vmoe.train.checkpoint import save_checkpoint
 
 from .assemble import build_host, describe_model
-from .weights import Start, architecture, read_start, require_same_host
+from .weights import Start, read_start, require_same_host
 
-KINDS = {MlpExperts: "mlp", GluExperts: "glu", LowRankGluExperts: "lowrank_glu"}
 Row = tuple[str, str, str, str, str, str, str, str]
 HEADERS = ("layer", "experts", "number", "width", "rank", "error, first weight", "error, output", "density")
 NOTE = (
@@ -34,7 +33,7 @@ NOTE = (
 
 def run(options: argparse.Namespace) -> None:
     config = load_config(options.to, options.set)
-    if isinstance(config.moe.gate, Dense) and config.moe.experts is None:
+    if config.moe.keeps_host:
         raise ConfigError(
             f"{options.to}: moe.gate.kind is 'dense' without experts; allowed: what MLPs can be made into"
         )
@@ -91,13 +90,13 @@ def from_timm(name: str, config: RunConfig) -> Source:
     Raises `ConfigError`: neither a file nor a name that timm knows, no weights, another model than the config's, or no
     classifier.
     """
-    if not timm.is_model(architecture(name)):
+    if not timm.is_model(backbone.architecture(name)):
         raise ConfigError(f"{name} is neither a file nor a model that timm {timm.__version__} knows")
     if not timm.models.is_model_pretrained(name):
         raise ConfigError(
             f"timm has no pretrained weights of {name}; allowed: a name that timm.list_pretrained() gives"
         )
-    if architecture(name) != architecture(config.model.name):
+    if backbone.architecture(name) != backbone.architecture(config.model.name):
         raise ConfigError(
             f"the source is timm's {name}, the config's model.name is {config.model.name}; allowed: the same"
         )
@@ -124,8 +123,9 @@ def convert(host: nn.Module, moe: MoESpec) -> Table:
     norms = [backbone.norm_before(block.block) for block in blocks]  # a layer may take the block's norm over
     tokens = backbone.count_tokens(host, blocks)
     backbone.add_moe(host, moe)
+    kind = moe.experts.kind if moe.experts else ""
     rows = [
-        describe_layer(name, block.mlp, mlp, norm, count)
+        describe_layer(name, kind, block.mlp, mlp, norm, count)
         for (name, block, mlp), norm, count in zip(blocks, norms, tokens, strict=True)
         if isinstance(block.mlp, MoE | DenseExperts)
     ]
@@ -134,8 +134,10 @@ def convert(host: nn.Module, moe: MoESpec) -> Table:
     return Table(tuple(Column(header, cells, {}, numeric=header not in texts) for header, cells in columns), note=NOTE)
 
 
-def describe_layer(name: str, layer: MoE | DenseExperts, mlp: Any, norm: nn.Module | None, tokens: int) -> Row:
-    """A row of the table, in the order of `HEADERS`. tokens: of an image, there."""
+def describe_layer(
+    name: str, kind: str, layer: MoE | DenseExperts, mlp: Any, norm: nn.Module | None, tokens: int
+) -> Row:
+    """A row of the table, in the order of `HEADERS`. kind: of the experts. tokens: of an image, there."""
     experts, shared = layer.experts, layer.shared if isinstance(layer, MoE) else None
     rank, factorised = "–", "–"
     if isinstance(experts, LowRankGluExperts):
@@ -144,7 +146,7 @@ def describe_layer(name: str, layer: MoE | DenseExperts, mlp: Any, norm: nn.Modu
     measured = measure(layer, mlp, norm, tokens)
     return (
         name,
-        KINDS[type(experts)],
+        kind,
         f"{experts.num_experts} + {shared.num_experts}" if shared is not None else str(experts.num_experts),
         str(hidden_width(experts)),
         rank,

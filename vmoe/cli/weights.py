@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from vmoe.backbones.timm import architecture
 from vmoe.config import ConfigError, RunConfig, parse_moe
-from vmoe.moe import Dense, Mlp, MoESpec
+from vmoe.moe import Mlp, MoESpec
 from vmoe.train.checkpoint import counting_weights, read_checkpoint
 
 from .assemble import flatten, model_arguments
@@ -34,7 +35,7 @@ class Start:
     @property
     def is_host(self) -> bool:
         """Whether it is the dense model with its own MLPs, which MoE layers can be put into."""
-        return isinstance(self.moe.gate, Dense) and self.moe.experts is None
+        return self.moe.keeps_host
 
 
 def read_start(path: Path) -> Start:
@@ -79,11 +80,6 @@ def require_same_host(start: Start, config: RunConfig) -> None:
             f"{start.path} holds the weights of {start.name}, the config's model is {config.model.name}: {listed}."
             " Allowed: the same model.name, model.kwargs and image size; model.drop_path_rate may differ"
         )
-
-
-def architecture(name: str) -> str:
-    """A timm name without the tag of its pretrained weights."""
-    return name.split(".")[0]
 
 
 def require_same_moe(start: Start, moe: MoESpec) -> None:

@@ -77,6 +77,10 @@ class Experts(nn.Module):
         """The products that make the features, which a gate may need of every token: none for most experts."""
         return []
 
+    def all_layers(self) -> list[StackedLinear]:
+        """Every product, those of the features first."""
+        return [*self.feature_layers(), *self.layers()]
+
     def compute(self, linear: ApplyLinear, x: Tensor, z: Tensor | None = None) -> Tensor:
         """The experts' formula over rows x; z: the rows' features where they are known already.
 
@@ -94,7 +98,7 @@ class Experts(nn.Module):
 
     def each(self) -> list[ExpertFunction]:
         """One function an expert, of its tokens' rows and, where they are known, their features."""
-        unbound = {layer: layer.unbind() for layer in [*self.feature_layers(), *self.layers()]}
+        unbound = {layer: layer.unbind() for layer in self.all_layers()}
 
         def linear_of(e: int) -> ApplyLinear:
             return lambda layer, x_PD: functional.linear(x_PD, *unbound[layer][e])

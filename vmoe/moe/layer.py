@@ -79,14 +79,12 @@ class MoE(nn.Module):
         if self.gate.scores_features:
             spent += 2 * sum(layer.weight.numel() for layer in self.experts.feature_layers())
         if self.shared is not None:
-            layers = [*self.shared.feature_layers(), *self.shared.layers()]
-            spent += 2 * sum(layer.weight.numel() for layer in layers)
+            spent += 2 * sum(layer.weight.numel() for layer in self.shared.all_layers())
         return spent
 
     def _pair_layers(self) -> list[StackedLinear]:
         """The products computed for active pairs only."""
-        of_all = [] if self.gate.scores_features else self.experts.feature_layers()
-        return [*of_all, *self.experts.layers()]
+        return self.experts.layers() if self.gate.scores_features else self.experts.all_layers()
 
 
 class DenseExperts(nn.Module):

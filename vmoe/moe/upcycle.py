@@ -99,7 +99,7 @@ def upcycle(
         experts.up.weight.copy_(first_EFD)
         experts.down.weight.copy_(last_EDF)
     if noise:
-        for layer in [*experts.feature_layers(), *experts.layers()]:
+        for layer in experts.all_layers():
             layer.weight.add_(torch.randn_like(layer.weight), alpha=noise * float(layer.weight.std()))
 
 

@@ -48,9 +48,18 @@ class LinearScores(nn.Module):
             x_TD = at_least_float32(x_TD)
             return nn.functional.linear(x_TD, self.weight.to(x_TD.dtype))
 
+
+class RouterGate(Gate):
+    """A gate whose scores are ``x W``."""
+
+    def __init__(self, dim: int, num_experts: int, spec: GateSpec):
+        super().__init__()
+        self.spec = spec
+        self.router = LinearScores(dim, num_experts)
+
     @property
     def flops_per_token(self) -> int:
-        return 2 * self.weight.numel()
+        return 2 * self.router.weight.numel()
 
 
 def at_least_float32(values: Tensor) -> Tensor:

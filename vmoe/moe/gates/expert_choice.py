@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..routing import Routing, route_expert_choice
 from ..spec import ExpertChoice
-from .base import Gate, LinearScores
+from .base import RouterGate
 
 
-class ExpertChoiceGate(Gate):
+class ExpertChoiceGate(RouterGate):
     """Each expert takes the tokens it is most probable for, a fixed number of each group (arXiv 2202.09368, eq. 1–2).
 
     That number is ``capacity_factor · (tokens of the group) / E``, rounded, and at least 1. Probabilities are a
@@ -22,11 +22,6 @@ class ExpertChoiceGate(Gate):
 
     spec: ExpertChoice
 
-    def __init__(self, dim: int, num_experts: int, spec: ExpertChoice):
-        super().__init__()
-        self.spec = spec
-        self.router = LinearScores(dim, num_experts)
-
     def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
         scores_TE = self.router(x_TD)
         tokens, num_experts = scores_TE.shape
@@ -34,7 +29,3 @@ class ExpertChoiceGate(Gate):
         size = tokens // groups
         capacity = min(size, max(1, round(self.spec.capacity_factor * size / num_experts)))
         return route_expert_choice(scores_TE, capacity, groups, shape)
-
-    @property
-    def flops_per_token(self) -> int:
-        return self.router.flops_per_token

@@ -10,25 +10,16 @@ from torch import Tensor
 
 from ..routing import Routing, route_top_k
 from ..spec import Random, TopK
-from .base import Gate, LinearScores, at_least_float32, softmax_over
+from .base import RouterGate, at_least_float32, softmax_over
 
 
-class LinearGate(Gate):
+class LinearGate(RouterGate):
     """The k largest of ``x W``, weighed by a softmax."""
 
     spec: TopK | Random
 
-    def __init__(self, dim: int, num_experts: int, spec: TopK | Random):
-        super().__init__()
-        self.spec = spec
-        self.router = LinearScores(dim, num_experts)
-
     def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
         return route_top_k(self.router(x_TD), self.spec.k, shape, weights=softmax_over(self.spec))
-
-    @property
-    def flops_per_token(self) -> int:
-        return self.router.flops_per_token
 
 
 class TopKGate(LinearGate):

@@ -43,15 +43,10 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedK(Gate):
-    """What the gates share that give every token its k best-scored experts.
-
-    k: experts a token.
-    renormalize: weights by a softmax over the k selected scores (True) or over all E (False).
-    """
+class KExperts(Gate):
+    """What the gates share that give a token k experts, each or in the mean."""
 
     k: int = 2
-    renormalize: bool = True
 
     def __post_init__(self) -> None:
         require(self.k >= 1, "k", self.k, "1 or more")
@@ -61,6 +56,17 @@ class FixedK(Gate):
 
     def check(self, num_experts: int) -> None:
         require(self.k <= num_experts, "gate.k", self.k, f"1 to {num_experts}, which is num_experts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedK(KExperts):
+    """What the gates share that give every token its k best-scored experts.
+
+    k: experts a token.
+    renormalize: weights by a softmax over the k selected scores (True) or over all E (False).
+    """
+
+    renormalize: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +157,7 @@ class AutonomyOfExperts(FixedK):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relu(Gate):
+class Relu(KExperts):
     """ReMoE: ``relu(x W_r)`` is the weight, and every expert with a positive one is active (arXiv 2412.14711).
 
     k: experts a token in the mean, to which the adaptive L1 loss steers the density k/E.
@@ -159,20 +165,13 @@ class Relu(Gate):
     """
 
     kind: Literal["relu"] = "relu"
-    k: int = 2
     balance_start: float = 1e-8
     balance_factor: float = 1.2
 
     def __post_init__(self) -> None:
-        require(self.k >= 1, "k", self.k, "1 or more")
+        super().__post_init__()
         require_positive("balance_start", self.balance_start)
         require(1 < self.balance_factor < inf, "balance_factor", self.balance_factor, "more than 1, finite")
-
-    def active_experts(self, num_experts: int, tokens: int | None = None) -> float:
-        return float(self.k)
-
-    def check(self, num_experts: int) -> None:
-        require(self.k <= num_experts, "gate.k", self.k, f"1 to {num_experts}, which is num_experts")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,11 @@ class MoESpec:
             allowed = f"lowrank_glu, whose features {self.gate.kind} scores by"
             require(kind == "lowrank_glu", "experts.kind", kind, allowed)
 
+    @property
+    def keeps_host(self) -> bool:
+        """Whether the host keeps its own MLPs: the dense model."""
+        return isinstance(self.gate, Dense) and self.experts is None
+
     def check_layers(self, count: int) -> None:
         """Raise `ValueError` where the spec does not fit so many MoE layers."""
         if isinstance(self.gate, SelfRouting) and isinstance(self.gate.offset, tuple):

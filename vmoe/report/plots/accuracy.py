@@ -41,9 +41,8 @@ def accuracy_at_thresholds(sweep: Sweep, ax: Axes | None = None, *, title: str =
     for point, here in thetas.items():
         trained = mark in here
         color, marker, size = (VERMILION, "D", 70) if trained else (BLUE, "o", 45)
-        ax.scatter(*point, s=size, color=color, marker=marker, edgecolor="white", linewidth=1, zorder=2)
-        text = ax.annotate(f"θ = {', '.join(here)}", point, (0, 0), textcoords="offset points", color=color)
-        text.set(ha="center", va="center", fontsize=9, fontweight="bold" if trained else "normal")
+        text = _labelled_point(ax, point, f"θ = {', '.join(here)}", color=color, marker=marker, size=size)
+        text.set_fontweight("bold" if trained else "normal")
         texts.append(text)
     _finish(ax, texts, points_P2, xlabel=f"{prefix}FLOPs an image", title=title)
     return ax
@@ -66,10 +65,7 @@ def accuracy_against_training(runs: Sequence[Run], ax: Axes | None = None, *, ti
     texts = []
     for (run, label), (flops, top1) in zip(known, points_P2.tolist(), strict=True):
         color = VERMILION if run.routing is None else BLUE
-        ax.scatter(flops, top1, s=45, color=color, edgecolor="white", linewidth=1, zorder=2)
-        text = ax.annotate(label, (flops, top1), (0, 0), textcoords="offset points", color=color)
-        text.set(ha="center", va="center", fontsize=9)
-        texts.append(text)
+        texts.append(_labelled_point(ax, (flops, top1), label, color=color))
     _finish(ax, texts, points_P2, xlabel=f"{prefix}FLOPs spent in training", title=title, curve=False)
     return ax
 
@@ -84,6 +80,17 @@ def save_accuracy_against_training(runs: Sequence[Run], path: str | Path) -> Pat
     """Draw `accuracy_against_training` into a PNG. Returns the path."""
     title = ", ".join(dict.fromkeys(run.model for run in runs))
     return save_png(accuracy_against_training(runs, title=title), Path(path))
+
+
+def _labelled_point(
+    ax: Axes, point: tuple[float, float], label: str, *, color: str, marker: str = "o", size: float = 45
+) -> Annotation:
+    """A point, and its label, which `_place` moves beside it."""
+    flops, top1 = point
+    ax.scatter(flops, top1, s=size, color=color, marker=marker, edgecolor="white", linewidth=1, zorder=2)
+    text = ax.annotate(label, point, (0, 0), textcoords="offset points", color=color)
+    text.set(ha="center", va="center", fontsize=9)
+    return text
 
 
 def _finish(
