@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .activations import identify_activation
 
 Activation = Callable[[Tensor], Tensor]
 LinearWeights = tuple[Tensor, Tensor | None]
@@ -57,25 +60,45 @@ ApplyLinear = Callable[[StackedLinear, Tensor], Tensor]
 ExpertFunction = Callable[..., Tensor]  # x=(P, D), z=(P, R) or None -> (P, D)
 
 
+class Products(NamedTuple):
+    """The stacked products of ``down(act(gate(x)) ⊙ up(x))``; a plain MLP has no ``up``."""
+
+    gate: StackedLinear
+    up: StackedLinear | None
+    down: StackedLinear
+
+
 class Experts(nn.Module):
     """What the layer, the dispatch and the accounts ask of a stack of experts.
 
     dropout: of the hidden rows in training, as timm's `Mlp.drop1`.
+    activation_name: of an activation whose derivative is known (`vmoe.moe.activations`), else None.
     """
 
     def __init__(self, num_experts: int, activation: Activation, dropout: float):
         super().__init__()
         self.num_experts = num_experts
         self.activation = activation
+        self.activation_name = identify_activation(activation)
         self.dropout = dropout
+
+    @property
+    def products(self) -> Products:
+        """The products of every row, by their part in the formula."""
+        raise NotImplementedError
+
+    @property
+    def feature_layer(self) -> StackedLinear | None:
+        """What makes the features z that ``gate`` then reads in place of x; None for most experts."""
+        return None
 
     def layers(self) -> list[StackedLinear]:
         """The products of every row."""
-        raise NotImplementedError
+        return [product for product in self.products if product is not None]
 
     def feature_layers(self) -> list[StackedLinear]:
-        """The products that make the features, which a gate may need of every token: none for most experts."""
-        return []
+        """The products that make the features, which a gate may need of every token."""
+        return [] if self.feature_layer is None else [self.feature_layer]
 
     def all_layers(self) -> list[StackedLinear]:
         """Every product, those of the features first."""
@@ -86,7 +109,13 @@ class Experts(nn.Module):
 
         linear: applies a stacked layer to rows.
         """
-        raise NotImplementedError
+        gate, up, down = self.products
+        if self.feature_layer is not None and z is None:
+            z = linear(self.feature_layer, x)
+        hidden = self.activation(linear(gate, x if z is None else z))
+        if up is not None:
+            hidden = hidden * linear(up, x)
+        return linear(down, self.hidden_dropout(hidden))
 
     def reset_parameters(self, std_in: float, std_out: float) -> None:
         """Draw weights afresh: those that read x with std_in, those that write y with std_out."""
@@ -135,12 +164,9 @@ class MlpExperts(Experts):
         self.fc1 = StackedLinear(num_experts, dim, hidden, bias=bias)
         self.fc2 = StackedLinear(num_experts, hidden, dim, bias=bias)
 
-    def layers(self) -> list[StackedLinear]:
-        return [self.fc1, self.fc2]
-
-    def compute(self, linear: ApplyLinear, x: Tensor, z: Tensor | None = None) -> Tensor:
-        hidden = self.activation(linear(self.fc1, x))
-        return linear(self.fc2, self.hidden_dropout(hidden))
+    @property
+    def products(self) -> Products:
+        return Products(self.fc1, None, self.fc2)
 
     def reset_parameters(self, std_in: float, std_out: float) -> None:
         self.fc1.reset_parameters(std_in)
@@ -156,12 +182,9 @@ class GluExperts(Experts):
         self.up = StackedLinear(num_experts, dim, hidden, bias=False)
         self.down = StackedLinear(num_experts, hidden, dim, bias=False)
 
-    def layers(self) -> list[StackedLinear]:
-        return [self.gate, self.up, self.down]
-
-    def compute(self, linear: ApplyLinear, x: Tensor, z: Tensor | None = None) -> Tensor:
-        hidden = self.activation(linear(self.gate, x)) * linear(self.up, x)
-        return linear(self.down, self.hidden_dropout(hidden))
+    @property
+    def products(self) -> Products:
+        return Products(self.gate, self.up, self.down)
 
     def reset_parameters(self, std_in: float, std_out: float) -> None:
         self.gate.reset_parameters(std_in)
@@ -185,19 +208,16 @@ class LowRankGluExperts(Experts):
         self.up = StackedLinear(num_experts, dim, hidden, bias=False)
         self.down = StackedLinear(num_experts, hidden, dim, bias=False)
 
-    def feature_layers(self) -> list[StackedLinear]:
-        return [self.gate_down]
+    @property
+    def feature_layer(self) -> StackedLinear:
+        return self.gate_down
 
-    def layers(self) -> list[StackedLinear]:
-        return [self.gate_up, self.up, self.down]
+    @property
+    def products(self) -> Products:
+        return Products(self.gate_up, self.up, self.down)
 
     def features(self, x_TD: Tensor) -> Tensor:
         return functional.linear(x_TD, self.gate_down.weight.flatten(0, 1)).unflatten(1, (self.num_experts, -1))
-
-    def compute(self, linear: ApplyLinear, x: Tensor, z: Tensor | None = None) -> Tensor:
-        z = linear(self.gate_down, x) if z is None else z
-        hidden = self.activation(linear(self.gate_up, z)) * linear(self.up, x)
-        return linear(self.down, self.hidden_dropout(hidden))
 
     def reset_parameters(self, std_in: float, std_out: float) -> None:
         self.gate_down.reset_parameters(std_in)

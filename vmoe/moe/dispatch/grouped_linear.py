@@ -20,12 +20,15 @@ def grouped_linear(x_PI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, end
 
     ends_E: int64, ascending, where each expert's rows end. Under autocast the inputs are cast, as for `linear`.
     """
-    device = x_PI.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        x_PI, weight_EOI = x_PI.to(dtype), weight_EOI.to(dtype)
-        bias_EO = None if bias_EO is None else bias_EO.to(dtype)
-    return _linear(x_PI, weight_EOI, bias_EO, ends_E)
+    dtype = autocast_type(x_PI)
+    bias_EO = None if bias_EO is None else bias_EO.to(dtype)
+    return _linear(x_PI.to(dtype), weight_EOI.to(dtype), bias_EO, ends_E)
+
+
+def autocast_type(x: Tensor) -> torch.dtype:
+    """The type that products of x are computed in: autocast's within its scope, else x's own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 @torch.library.custom_op("vmoe::grouped_linear", mutates_args=())
