@@ -1,0 +1,73 @@
+"""The sizes of the kernels' tiles: one table, from a product's sizes and its type.
+
+Chosen so that two programs fit a multiprocessor of 227 KiB (H100) and one fits 99 KiB, and that no register spills, as
+the compiler reports it; none is measured yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+
+SMALLEST = 16  # side of a matrix product
+
+
+class Blocks(NamedTuple):
+    """m, n, k: of a tile's rows, its columns, and what a product sums over at once."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "BLOCK_M": self.m,
+            "BLOCK_N": self.n,
+            "BLOCK_K": self.k,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+            "enable_fp_fusion": True,
+        }
+
+
+def fit(width: int, largest: int) -> int:
+    """The widest block up to a largest that covers a width with little waste."""
+    candidates = [largest >> shift for shift in range(largest.bit_length()) if largest >> shift >= SMALLEST]
+    for block in candidates:
+        if triton.cdiv(width, block) * block <= 1.15 * width:
+            return block
+    return min(candidates, key=lambda block: triton.cdiv(width, block) * block)
+
+
+def fit_whole(width: int, largest: int) -> int:
+    """The narrowest block that covers a width, up to a largest."""
+    return min(largest, max(SMALLEST, triton.next_power_of_2(width)))
+
+
+def row_block(rows: int, experts: int, dtype: torch.dtype, precision: str) -> int:
+    """Rows of a tile, in every product of rows with weights."""
+    if dtype == torch.float32 and precision == "ieee":
+        return 64
+    return 128 if rows >= 256 * experts else 64
+
+
+def product_blocks(m: int, n: int, k: int, dtype: torch.dtype, precision: str, *, accumulators: int = 1) -> Blocks:
+    """For rows with weights; accumulators: tiles of sums that a program holds at once, 1 or 2."""
+    if dtype == torch.float32:
+        if precision == "ieee":
+            return Blocks(m, fit(n, 64 // accumulators), fit_whole(k, 16), 4, 2)
+        return Blocks(m, fit(n, 64), fit_whole(k, 32), 4 if accumulators == 1 else 8, 3)
+    return Blocks(m, fit(n, 128 // accumulators), fit_whole(k, 64), 8 if m == 128 else 4, 3)
+
+
+def outer_blocks(m: int, n: int, dtype: torch.dtype, precision: str) -> Blocks:
+    """For the weights' gradients, where k runs over rows."""
+    if dtype == torch.float32:
+        if precision == "ieee":
+            return Blocks(fit(m, 64), fit(n, 64), 16, 4, 2)
+        return Blocks(fit(m, 128), fit(n, 64), 32, 4, 3)
+    return Blocks(fit(m, 128), fit(n, 128), 64, 8, 3)

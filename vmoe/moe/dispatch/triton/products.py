@@ -1,0 +1,114 @@
+"""Products of every expert's rows with its own weights.
+
+Programs are numbered with the columns' block fastest: those that share a tile of rows run at the same time, and its
+rows come from memory once; an expert's weights stay in the L2 cache from tile to tile.
+
+Shapes: T tokens, D width, E experts, F hidden width, I gate inputs (D, or R, the rank of z), P rows, K and N of a
+product (P, K) x (K, N).
+"""
+
+import triton
+import triton.language as tl
+
+from .activations import step
+from .plan import rows_of_tile
+from .tiles import columns_of, multiply, multiply_two, store_tile
+
+
+@triton.jit
+def in_products(
+    x_TD,
+    z_PI,
+    tokens_P,
+    gate_EFI,
+    gate_bias_EF,
+    up_EFD,
+    tiles,
+    gate_PF,
+    up_PF,
+    hidden_PF,
+    D: tl.constexpr,
+    F: tl.constexpr,
+    INPUTS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+):
+    """``gate = gate(z or x) + b``, ``up = up(x)`` and ``hidden = act(gate) ⊙ up``, each where it is asked for."""
+    tile = tl.program_id(0) // tl.cdiv(F, BLOCK_N)
+    expert = tl.load(tiles + 3 * tile).to(tl.int64)
+    if expert < 0:
+        return
+    row, row_exists = rows_of_tile(tiles, tile, BLOCK_M)
+    column, column_exists = columns_of(tl.program_id(0) % tl.cdiv(F, BLOCK_N), F, BLOCK_N)
+    exists = row_exists[:, None] & column_exists[None, :]
+    x_rows = x_TD + tl.load(tokens_P + row) * D
+    gate_columns = gate_EFI + expert * F * INPUTS + column * INPUTS
+
+    gate = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    up = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    if up_EFD is None:
+        gate = multiply(
+            gate, x_rows if z_PI is None else z_PI + row * INPUTS, gate_columns, INPUTS, 1, BLOCK_I, PRECISION
+        )
+    elif z_PI is None:
+        up_columns = up_EFD + expert * F * D + column * D
+        gate, up = multiply_two(gate, up, x_rows, gate_columns, up_columns, D, BLOCK_K, PRECISION)
+    else:
+        gate = multiply(gate, z_PI + row * INPUTS, gate_columns, INPUTS, 1, BLOCK_I, PRECISION)
+        up = multiply(up, x_rows, up_EFD + expert * F * D + column * D, D, 1, BLOCK_K, PRECISION)
+    if gate_bias_EF is not None:
+        gate += tl.load(gate_bias_EF + expert * F + column).to(tl.float32)[None, :]
+
+    if gate_PF is not None:
+        store_tile(gate_PF, gate, row, column, F, exists)
+    if up_PF is not None:
+        store_tile(up_PF, up, row, column, F, exists)
+    if hidden_PF is not None:
+        value, _ = step(gate, ACTIVATION)
+        hidden = gate * value
+        if up_EFD is not None:
+            hidden *= up
+        store_tile(hidden_PF, hidden, row, column, F, exists)
+
+
+@triton.jit
+def out_products(
+    a_PK,
+    a_weight,
+    b_PK,
+    b_weight,
+    bias_EN,
+    weights_P,
+    tiles,
+    out_PN,
+    K: tl.constexpr,
+    N: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """``out = w · (A W + B W' + b)`` with as much of it as is given; W is (E, K, N), or (E, N, K) if TRANSPOSED."""
+    tile = tl.program_id(0) // tl.cdiv(N, BLOCK_N)
+    expert = tl.load(tiles + 3 * tile).to(tl.int64)
+    if expert < 0:
+        return
+    row, row_exists = rows_of_tile(tiles, tile, BLOCK_M)
+    column, column_exists = columns_of(tl.program_id(0) % tl.cdiv(N, BLOCK_N), N, BLOCK_N)
+    STRIDE: tl.constexpr = 1 if TRANSPOSED else N
+    places = expert * K * N + column * (K if TRANSPOSED else 1)
+
+    out = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    out = multiply(out, a_PK + row * K, a_weight + places, K, STRIDE, BLOCK_K, PRECISION)
+    if b_PK is not None:
+        out = multiply(out, b_PK + row * K, b_weight + places, K, STRIDE, BLOCK_K, PRECISION)
+    if bias_EN is not None:
+        out += tl.load(bias_EN + expert * N + column).to(tl.float32)[None, :]
+    if weights_P is not None:
+        out *= tl.load(weights_P + row).to(tl.float32)[:, None]
+    store_tile(out_PN, out, row, column, N, row_exists[:, None] & column_exists[None, :])
