@@ -1,12 +1,15 @@
 """Every dispatch path and the experts against a loop over tokens and experts, outputs and every gradient."""
 
+from functools import partial
+
 import pytest
 import torch
 from small_moe import DIM, build, one_expert, tokens
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from vmoe.moe import Glu, LowRankGlu, Mlp, MoESpec, TopK
-from vmoe.moe.dispatch import PATHS
+from vmoe.moe.dispatch import PATHS, DispatchOptions, tiled
 from vmoe.moe.routing import route_threshold, route_top_k
 
 EXPERTS = {"mlp": Mlp(hidden=8), "glu": Glu(hidden=8), "lowrank_glu": LowRankGlu(hidden=8, rank=3)}
@@ -46,9 +49,22 @@ def gradients(y, x, scores, layer):
     return [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, found, strict=True)]
 
 
-@pytest.fixture(params=["reference", "grouped"])
-def dispatch(request):
-    return PATHS[request.param]
+WAYS = {
+    "reference": ("reference", DispatchOptions()),
+    "grouped": ("grouped", DispatchOptions()),
+    "grouped, more room than pairs": ("grouped", DispatchOptions(capacity=1.0)),
+    "grouped, recomputed": ("grouped", DispatchOptions(recompute=True)),
+    "tiled": ("tiled", DispatchOptions()),
+    "tiled, more room than pairs": ("tiled", DispatchOptions(capacity=1.0)),
+    "tiled, recomputed": ("tiled", DispatchOptions(recompute=True)),
+}
+
+
+@pytest.fixture(params=WAYS)
+def dispatch(request, monkeypatch):
+    monkeypatch.setattr(tiled, "TILE", 2)  # several tiles an expert, and one that is not full
+    path, options = WAYS[request.param]
+    return partial(PATHS[path], options=options)
 
 
 def features_of(layer, x, ahead):
@@ -90,3 +106,122 @@ def test_an_idle_expert_gets_gradients_of_zero(dispatch, experts, route):
         assert parameter.grad is not None
         for e in range(4):
             assert bool(parameter.grad[e].any()) == (e not in idle)
+
+
+@pytest.mark.parametrize("path", ["grouped", "tiled"])
+def test_more_active_pairs_than_there_is_room_for_are_an_error(path):
+    layer, x, scores = prepare("mlp")
+    routing = ROUTES["every"](scores.detach())
+    routing = type(routing)(routing.active, routing.weights, routing.scores, None, routing.shape)
+    PATHS[path](x, None, routing, layer.experts, DispatchOptions(capacity=1.0))
+    with pytest.raises(RuntimeError, match=r"more active pairs than moe\.capacity 0\.9 holds"):
+        PATHS[path](x, None, routing, layer.experts, DispatchOptions(capacity=0.9))
+
+
+def saved_rows(layer, x, routing, path, options):
+    """Sizes of what autograd keeps, weights and inputs aside."""
+    given = {tensor.data_ptr() for tensor in (x, *layer.experts.parameters())}
+    sizes = {}
+
+    def pack(tensor):
+        if tensor.untyped_storage().data_ptr() not in given:
+            sizes[tensor.untyped_storage().data_ptr()] = (tensor.numel(), tensor)  # kept, or its address comes again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = PATHS[path](x, None, routing, layer.experts, options)
+    return y, [size for size, _ in sizes.values()]
+
+
+@pytest.mark.parametrize(("experts", "rows_kept"), [("mlp", 1), ("glu", 2)])
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_the_fused_path_keeps_what_the_activation_reads_of_active_pairs_or_nothing(experts, rows_kept, share):
+    layer, x, scores = prepare(experts, num_tokens=40)
+    routing = route_threshold(scores, scores.quantile(1 - share).item(), torch.Size([40]))
+    hidden = 8 * int(routing.active.sum())
+    y, kept = saved_rows(layer, x, routing, "tiled", DispatchOptions())
+    assert sorted(size for size in kept if size >= hidden) == [hidden] * rows_kept
+    y, kept = saved_rows(layer, x, routing, "tiled", DispatchOptions(recompute=True))
+    assert max(kept) < hidden
+    _, kept = saved_rows(layer, x, routing, "grouped", DispatchOptions(recompute=True))
+    assert max(kept, default=0) < hidden
+
+
+def test_without_gradients_the_fused_path_keeps_nothing():
+    layer, x, scores = prepare("glu")
+    operator = torch.ops.vmoe.experts.default
+    kept = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            if function is operator:
+                kept.extend(found[1:])
+            return found
+
+    with torch.no_grad(), Watch():
+        PATHS["tiled"](x, None, ROUTES["two"](scores), layer.experts, DispatchOptions())
+    assert [tensor.numel() for tensor in kept] == [0, 0]
+
+
+@pytest.mark.parametrize("capacity", [None, 1.0])
+@pytest.mark.parametrize("path", ["grouped", "tiled"])
+@pytest.mark.parametrize("experts", EXPERTS)
+def test_flops_are_those_of_active_pairs(experts, path, capacity):
+    layer, x, scores = prepare(experts)
+    routing = ROUTES["threshold"](scores)
+    per_pair = 2 * sum(product.size for product in layer.experts.all_layers())
+    with FlopCounterMode(display=False) as forward:
+        y = PATHS[path](x, None, routing, layer.experts, DispatchOptions(capacity=capacity))
+    with FlopCounterMode(display=False) as backward:
+        torch.autograd.grad(y.square().sum(), [x, *layer.experts.parameters()])
+    pairs = int(routing.active.sum())
+    bias_gradients = backward.get_total_flops() - 2 * pairs * per_pair
+    assert forward.get_total_flops() == pairs * per_pair
+    assert 0 <= bias_gradients < 0.2 * pairs * per_pair
+
+
+@pytest.mark.parametrize("path", ["grouped", "tiled"])
+@pytest.mark.parametrize("experts", EXPERTS)
+def test_bfloat16_is_near_float32(experts, path):
+    layer, x, scores = prepare(experts, num_tokens=50)
+    layer, x, scores = layer.float(), x.detach().float().requires_grad_(), scores.detach().float().requires_grad_()
+    routing = ROUTES["threshold"](scores)
+    expected = PATHS["reference"](x, None, routing, layer.experts, DispatchOptions())
+    with torch.autocast("cpu", torch.bfloat16):
+        y = PATHS[path](x, None, routing, layer.experts, DispatchOptions()).float()
+    pairs = zip([y, *gradients(y, x, scores, layer)], [expected, *gradients(expected, x, scores, layer)], strict=True)
+    for got, wanted in pairs:
+        assert (got - wanted).norm() <= 1e-2 * wanted.norm()
+
+
+def operator_inputs(experts, keep, padding=0):
+    """What the fused path hands to its operator: a list of 6 pairs, one expert without any, and rows of padding."""
+    layer, x, scores = prepare(experts)
+    layer = layer.float()
+    gate, up, down = layer.experts.products
+    weights = [gate.weight, gate.bias, None if up is None else up.weight, down.weight, down.bias]
+    tokens_P, ends_E = torch.tensor([0, 3, 6, 2, 2, 5] + [0] * padding), torch.tensor([3, 3, 4, 6])
+    z = torch.randn(6 + padding, 3, requires_grad=True) if experts == "lowrank_glu" else None
+    rows = [x.detach().float().requires_grad_(), z, torch.rand(6 + padding, requires_grad=True), tokens_P, ends_E]
+    return (*rows, *weights, "gelu", "tiled", keep)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("experts", EXPERTS)
+def test_operator_contract(experts, keep):
+    """Schema, fake, autograd and compiled autograd, by torch's own checks."""
+    torch.library.opcheck(torch.ops.vmoe.experts.default, operator_inputs(experts, keep))
+
+
+@pytest.mark.parametrize("experts", EXPERTS)
+def test_padding_rows_compute_nothing_and_get_no_gradient(experts):
+    inputs = operator_inputs(experts, True, padding=2)
+    x, z, weights_P, *_ = inputs
+    y = torch.ops.vmoe.experts(*inputs)[0]
+    torch.ops.vmoe.experts(*inputs)[0].square().sum().backward()
+    assert weights_P.grad[:6].all()
+    assert not weights_P.grad[6:].any()
+    assert z is None or not z.grad[6:].any()
+    short = [None if value is None else value.detach()[:6] for value in (z, weights_P, inputs[3])]
+    assert_close(torch.ops.vmoe.experts(x.detach(), *short, *inputs[4:])[0], y)

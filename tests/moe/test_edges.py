@@ -34,7 +34,7 @@ from vmoe.moe import (
 )
 from vmoe.moe.spec import FixedK
 
-PATHS = ["reference", "grouped"]
+PATHS = ["reference", "grouped", "tiled"]
 EXPERTS = {"mlp": Mlp(hidden=8), "glu": Glu(hidden=8), "lowrank_glu": LowRankGlu(hidden=8, rank=3)}
 SPARSE = [name for name in COMBINATIONS if not name.startswith("soft")]  # Soft MoE's experts all work
 
@@ -209,7 +209,7 @@ def test_tokens_that_do_not_lie_in_order_in_memory(name, path):
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_both_paths_agree_on_a_layer(name):
+def test_all_paths_agree_on_a_layer(name):
     """Output, and gradients of everything."""
     x = tokens(2, 5, DIM)
     values = []
@@ -217,9 +217,10 @@ def test_both_paths_agree_on_a_layer(name):
         layer, leaf = build_with(name, dispatch=path, shared_experts=1), x.clone().requires_grad_()
         y = layer(leaf)
         values.append([y, *gradients(layer, y.square().sum()).values(), leaf.grad])
-    for reference, grouped in zip(*values, strict=True):
+    for reference, *others in zip(*values, strict=True):
         assert reference.abs().max() > 0
-        assert_close(grouped, reference, rtol=1e-4, atol=1e-5 * float(reference.detach().abs().max()))
+        for found in others:
+            assert_close(found, reference, rtol=1e-4, atol=1e-5 * float(reference.detach().abs().max()))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])

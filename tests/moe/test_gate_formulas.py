@@ -307,7 +307,7 @@ def cases(draw, name):
         experts=low_rank if name in ("aoe", "routing_free") else draw(st.sampled_from(kinds)),
         num_experts=num_experts,
         shared_experts=draw(st.integers(0, 2)),
-        dispatch=draw(st.sampled_from(["reference", "grouped"])),
+        dispatch=draw(st.sampled_from(["reference", "grouped", "tiled"])),
     )
     activation = draw(st.sampled_from([*ACTIVATIONS]))
     return spec, layers, activation, (images, size, dim), draw(st.integers(0, 2**32))

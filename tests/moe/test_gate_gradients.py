@@ -104,7 +104,7 @@ def margin(layer, routing, x):
     return gap(ranked.sort(descending=True).values, spec.k)
 
 
-@pytest.mark.parametrize("path", ["reference", "grouped"])
+@pytest.mark.parametrize("path", ["reference", "grouped", "tiled"])
 @pytest.mark.parametrize("name", SPECS)
 def test_gradients_of_a_layer(name, path):
     """Of x and every trained parameter, through the output and the balance loss."""

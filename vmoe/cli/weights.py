@@ -16,6 +16,8 @@ from vmoe.train.checkpoint import counting_weights, read_checkpoint
 
 from .assemble import flatten, model_arguments
 
+NOT_IN_WEIGHTS = ("upcycle_noise", "dispatch", "recompute", "capacity")  # keys of moe that any weights fit
+
 
 @dataclass(frozen=True)
 class Start:
@@ -93,7 +95,7 @@ def require_same_moe(start: Start, moe: MoESpec) -> None:
         listed = "; ".join(f"moe.{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in differing)
         raise ConfigError(
             f"{start.path} holds the weights of another MoE model: {listed}. Allowed: the same moe section"
-            " (upcycle_noise and dispatch may differ), or a dense checkpoint, which any moe is put into"
+            f" ({', '.join(NOT_IN_WEIGHTS)} may differ), or a dense checkpoint, which any moe is put into"
         )
 
 
@@ -102,7 +104,7 @@ def layers_of(moe: MoESpec) -> dict[str, Any]:
 
     `init` is among it where it decides the activation: upcycled GLU experts take a sigmoid.
     """
-    chosen = {key: value for key, value in dataclasses.asdict(moe).items() if key not in ("upcycle_noise", "dispatch")}
+    chosen = {key: value for key, value in dataclasses.asdict(moe).items() if key not in NOT_IN_WEIGHTS}
     if isinstance(moe.experts, Mlp) or (moe.experts is not None and moe.experts.activation is not None):
         del chosen["init"]
     return chosen

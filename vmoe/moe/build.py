@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .dispatch import DispatchOptions
 from .experts import Activation, Experts, GluExperts, LowRankGluExperts, MlpExperts
 from .gates import (
     AutonomyOfExpertsGate,
@@ -155,7 +156,7 @@ def build_moe(spec: MoESpec, host: HostMlp, layer: int = 0, *, weights_follow: b
         experts,
         shared=shared,
         norm=host.norm if reads_residual(spec.gate) else None,
-        dispatch_path=spec.dispatch,
+        dispatch=DispatchOptions(spec.dispatch, spec.recompute, spec.capacity),
         dropout=host.dropout_out,
     )
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .dispatch import dispatch
+from .dispatch import DispatchOptions, dispatch
 from .experts import Experts, StackedLinear
 from .gates import Gate
 from .routing import Routing
+
+AUTO = DispatchOptions()
 
 
 class MoE(nn.Module):
@@ -23,7 +25,7 @@ class MoE(nn.Module):
 
     shared: experts that serve every token with weight 1.
     norm: applied to the input for the experts, for a gate that reads the input as it is before that.
-    dispatch_path: one of `vmoe.moe.dispatch.PATHS`.
+    dispatch: how the experts are run.
     dropout: of the output in training, as timm's `Mlp.drop2`.
     """
 
@@ -34,7 +36,7 @@ class MoE(nn.Module):
         *,
         shared: Experts | None = None,
         norm: nn.Module | None = None,
-        dispatch_path: str = "auto",
+        dispatch: DispatchOptions = AUTO,
         dropout: float = 0,
     ):
         super().__init__()
@@ -42,7 +44,7 @@ class MoE(nn.Module):
         self.gate = gate
         self.experts = experts
         self.shared = shared
-        self.dispatch_path = dispatch_path
+        self.dispatch = dispatch
         self.dropout = dropout
         self.listener: Callable[[Routing], None] | None = None
 
@@ -53,7 +55,7 @@ class MoE(nn.Module):
         routing = self.gate(seen_TD, features_TER, x.shape[:-1])
         if self.listener is not None and not in_backward():
             self.listener(routing)
-        y_TD = dispatch(self.dispatch_path, x_TD, features_TER, routing, self.experts)
+        y_TD = dispatch(self.dispatch, x_TD, features_TER, routing, self.experts)
         if self.shared is not None:
             y_TD = y_TD + self.shared.everywhere(x_TD)
         return functional.dropout(y_TD, self.dropout, self.training).reshape(x.shape)

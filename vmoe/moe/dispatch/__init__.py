@@ -1,39 +1,43 @@
 """Dispatch: run each expert on the tokens routed to it and combine. One contract, several paths, one chooser.
 
-A path is a function ``(x_TD, features_TER, routing, experts) -> y_TD``.
+A path is a function ``(x_TD, features_TER, routing, experts, options) -> y_TD``. ``reference`` is the definition; the
+others compute the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from ..experts import Experts
 from ..routing import Routing
+from .choose import choose
+from .fused import dispatch_fused
 from .grouped import dispatch_grouped
+from .options import DispatchOptions
 from .reference import dispatch_reference
 from .slots import dispatch_slots
 
-Dispatch = Callable[[Tensor, Tensor | None, Routing, Experts], Tensor]
-
-
-def dispatch_auto(x_TD: Tensor, features_TER: Tensor | None, routing: Routing, experts: Experts) -> Tensor:
-    """The grouped path while compiling, since it has no loop over data; else the reference path."""
-    path = dispatch_grouped if torch.compiler.is_compiling() else dispatch_reference
-    return path(x_TD, features_TER, routing, experts)
-
+Dispatch = Callable[[Tensor, Tensor | None, Routing, Experts, DispatchOptions], Tensor]
 
 PATHS: dict[str, Dispatch] = {
-    "auto": dispatch_auto,
     "reference": dispatch_reference,
     "grouped": dispatch_grouped,
+    "tiled": partial(dispatch_fused, kernels="tiled"),
+    "triton": partial(dispatch_fused, kernels="triton"),
 }
 
 
-def dispatch(path: str, x_TD: Tensor, features_TER: Tensor | None, routing: Routing, experts: Experts) -> Tensor:
-    """(T, D): the layer's output by the path of that name; slots have one path of their own."""
+def dispatch(
+    options: DispatchOptions, x_TD: Tensor, features_TER: Tensor | None, routing: Routing, experts: Experts
+) -> Tensor:
+    """(T, D): the layer's output by the path that the options name; slots have one path of their own.
+
+    Raises `ValueError` where the path named cannot compute these experts.
+    """
     if routing.slots is not None:
         return dispatch_slots(x_TD, routing.slots, experts)
-    return PATHS[path](x_TD, features_TER, routing, experts)
+    path = choose(x_TD, experts) if options.path == "auto" else options.path
+    return PATHS[path](x_TD, features_TER, routing, experts, options)

@@ -25,8 +25,9 @@ from torch.utils.flop_counter import register_flop_formula
 from ..experts import Experts
 from ..routing import Routing
 from . import tiled
-from .grouped_linear import autocast_type, grouped_linear
+from .grouped_linear import autocast_type, count_rows, grouped_linear
 from .network import Gradients, Hidden, Network
+from .options import DispatchOptions
 from .pairs import sort_pairs
 
 
@@ -48,14 +49,15 @@ def dispatch_fused(
     features_TER: Tensor | None,
     routing: Routing,
     experts: Experts,
+    options: DispatchOptions,
     *,
     kernels: str,
-    recompute: bool = False,
-    capacity: float | None = None,
 ) -> Tensor:
-    """What `dispatch_reference` computes, for experts with a known activation and without dropout (`why_not_fused`)."""
+    """What `dispatch_reference` computes. Raises `ValueError` for experts that it cannot compute."""
+    if unfused := why_not_fused(experts):
+        raise ValueError(f"moe.dispatch is {kernels!r}, but {unfused}; allowed: auto, reference, grouped")
     assert experts.activation_name is not None
-    pairs = sort_pairs(routing, capacity)
+    pairs = sort_pairs(routing, options.capacity)
     dtype = autocast_type(x_TD)
     x_TD = x_TD.to(dtype)
     z_PR = None if features_TER is None else pairs.of(features_TER.to(dtype))
@@ -75,16 +77,16 @@ def dispatch_fused(
         None if down.bias is None else down.bias.to(dtype),
         experts.activation_name,
         kernels,
-        torch.is_grad_enabled() and not recompute,
+        torch.is_grad_enabled() and not options.recompute,
     )[0]
 
 
 def why_not_fused(experts: Experts) -> str | None:
     """Why the fused path cannot compute these experts now, or None."""
     if experts.activation_name is None:
-        return "it does not know the activation's derivative"
+        return "the derivative of this activation is not known to it"
     if experts.training and experts.dropout:
-        return "it has no dropout of hidden rows"
+        return "hidden rows are dropped out, which it does not do"
     return None
 
 
@@ -180,16 +182,13 @@ def _differentiable(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 _fused.register_autograd(_backward, setup_context=_save)
 
 
-def _flops_per_row(gate_shape: Any, up_shape: Any, down_shape: Any) -> int:
-    shapes = [shape for shape in (gate_shape, up_shape, down_shape) if shape is not None]
-    return 2 * sum(shape[1] * shape[2] for shape in shapes)
+@register_flop_formula(torch.ops.vmoe.experts, get_raw=True)
+def _flops(*inputs: Any, **__: Any) -> int:
+    tokens_P, ends_E, gate_EFI, _, up_EFD, down_EDF = inputs[3:9]
+    multiply_adds = sum(weight[0].numel() for weight in (gate_EFI, up_EFD, down_EDF) if weight is not None)
+    return 2 * multiply_adds * count_rows(tokens_P, ends_E)
 
 
-@register_flop_formula(torch.ops.vmoe.experts)
-def _flops(x: Any, z: Any, weights: Any, tokens: Any, ends: Any, gate: Any, _: Any, up: Any, down: Any, *__: Any, **___: Any) -> int:  # fmt: skip
-    return tokens[0] * _flops_per_row(gate, up, down)
-
-
-@register_flop_formula(torch.ops.vmoe.experts_backward)
-def _backward_flops(grad: Any, *inputs: Any, **kwargs: Any) -> int:
-    return 2 * _flops(*inputs, **kwargs)
+@register_flop_formula(torch.ops.vmoe.experts_backward, get_raw=True)
+def _backward_flops(*inputs: Any, **__: Any) -> int:
+    return 2 * _flops(*inputs[1:])

@@ -13,14 +13,17 @@ from torch import Tensor
 from ..experts import Experts, StackedLinear
 from ..routing import Routing
 from .grouped_linear import grouped_linear
+from .options import DispatchOptions
 from .pairs import sort_pairs
+from .recompute import recomputable
 
 
+@recomputable
 def dispatch_grouped(
-    x_TD: Tensor, features_TER: Tensor | None, routing: Routing, experts: Experts, *, capacity: float | None = None
+    x_TD: Tensor, features_TER: Tensor | None, routing: Routing, experts: Experts, options: DispatchOptions
 ) -> Tensor:
     """What `dispatch_reference` computes."""
-    pairs = sort_pairs(routing, capacity)
+    pairs = sort_pairs(routing, options.capacity)
 
     def linear(layer: StackedLinear, rows: Tensor) -> Tensor:
         return grouped_linear(rows, layer.weight, layer.bias, pairs.ends_E)

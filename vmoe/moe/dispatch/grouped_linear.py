@@ -88,11 +88,17 @@ def _backward(ctx: Any, grad_PO: Tensor) -> tuple[Tensor | None, Tensor | None, 
 _linear.register_autograd(_backward, setup_context=_save)
 
 
-@register_flop_formula(torch.ops.vmoe.grouped_linear)
-def _linear_flops(x_shape: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
-    return 2 * x_shape[0] * weight_shape[1] * weight_shape[2]
+def count_rows(rows: Tensor, ends_E: Tensor) -> int:
+    """Rows that are computed: those up to the last end; all of them where the ends have no values (fake, meta)."""
+    has_values = type(ends_E) is Tensor and not ends_E.is_meta
+    return int(ends_E[-1]) if has_values else len(rows)
 
 
-@register_flop_formula(torch.ops.vmoe.grouped_outer)
-def _outer_flops(y_shape: Any, x_shape: Any, *_: Any, **__: Any) -> int:
-    return 2 * y_shape[0] * y_shape[1] * x_shape[1]
+@register_flop_formula(torch.ops.vmoe.grouped_linear, get_raw=True)
+def _linear_flops(x_PI: Any, weight_EOI: Any, bias_EO: Any, ends_E: Any, **_: Any) -> int:
+    return 2 * count_rows(x_PI, ends_E) * weight_EOI[0].numel()
+
+
+@register_flop_formula(torch.ops.vmoe.grouped_outer, get_raw=True)
+def _outer_flops(y_PO: Any, x_PI: Any, ends_E: Any, **_: Any) -> int:
+    return 2 * count_rows(y_PO, ends_E) * y_PO.shape[1] * x_PI.shape[1]

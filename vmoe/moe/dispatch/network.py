@@ -2,7 +2,7 @@
 
 ``y = down(act(gate(z or x)) ⊙ up(x))``, without ``up`` for a plain MLP.
 
-Shapes: E experts, D width, F hidden width, I gate inputs (D, or the rank of features z), P rows.
+Shapes: E experts, T tokens, D width, F hidden width, I gate inputs (D, or the rank R of features z), P rows.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..activations import ACTIVATIONS
-
 
 class Network(NamedTuple):
-    """The weights of E experts; those that a kind of expert lacks are None."""
+    """The weights of E experts, or their gradients; those that a kind of expert lacks are None."""
 
     gate_EFI: Tensor
     gate_bias_EF: Tensor | None
@@ -24,12 +22,27 @@ class Network(NamedTuple):
     down_EDF: Tensor
     down_bias_ED: Tensor | None
 
-    def to(self, dtype: torch.dtype) -> Network:
-        return Network(*(None if weight is None else weight.to(dtype) for weight in self))
+    def zeros(self) -> Network:
+        """Zeros of the same shapes."""
+        return Network._make(None if weight is None else torch.zeros_like(weight) for weight in self)
+
+    def expert(self, e: int) -> Expert:
+        """Views of one expert's weights."""
+        return Expert._make(None if weight is None else weight[e] for weight in self)
+
+
+class Expert(NamedTuple):
+    """One expert of a `Network`."""
+
+    gate_FI: Tensor
+    gate_bias_F: Tensor | None
+    up_FD: Tensor | None
+    down_DF: Tensor
+    down_bias_D: Tensor | None
 
 
 class Hidden(NamedTuple):
-    """What a forward keeps of the hidden rows: the products that the activation and ``⊙`` read.
+    """What the activation and ``⊙`` read, the only rows that a forward keeps for its backward.
 
     gate_PF: (P, F), or (0, F) where nothing is kept. up_PF: likewise, and (0, F) without ``up``.
     """
@@ -45,9 +58,3 @@ class Gradients(NamedTuple):
     z_PR: Tensor | None
     weights_P: Tensor
     network: Network
-
-
-def hidden_rows(activation: str, gate_PF: Tensor, up_PF: Tensor | None, out_PF: Tensor) -> Tensor:
-    """``act(gate) ⊙ up`` into a tensor that is given."""
-    hidden_PF = ACTIVATIONS[activation].forward(gate_PF, out_PF)
-    return hidden_PF if up_PF is None else hidden_PF.mul_(up_PF)

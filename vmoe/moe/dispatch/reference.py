@@ -9,9 +9,14 @@ from torch import Tensor
 
 from ..experts import Experts
 from ..routing import Routing
+from .options import DispatchOptions
+from .recompute import recomputable
 
 
-def dispatch_reference(x_TD: Tensor, features_TER: Tensor | None, routing: Routing, experts: Experts) -> Tensor:
+@recomputable
+def dispatch_reference(
+    x_TD: Tensor, features_TER: Tensor | None, routing: Routing, experts: Experts, options: DispatchOptions
+) -> Tensor:
     """``y_t = Σ_{e active for t} w_{t,e} · expert_e(x_t)``; exactly 0 for a token without an active expert.
 
     Every expert runs, if on no rows, so that its weights always receive a gradient (of zeros), as data-parallel

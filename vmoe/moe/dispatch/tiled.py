@@ -1,8 +1,8 @@
-"""Kernels of the fused path for CPUs: a few hundred rows of one expert at a time, so that they stay in the caches.
+"""Kernels of the fused path for CPUs: some rows of one expert at a time, so that they stay in the caches.
 
-A tile goes through the whole expert before the next one starts. Its intermediate results live in buffers that all
-tiles share, because on a CPU fresh memory costs as much as the arithmetic of a narrow layer. They work on any device and
-type, but read the groups' ends on the host.
+A tile of rows goes through the whole expert before the next one starts. What lies between lives in buffers that all
+tiles share, because on a CPU memory that is new costs as much as the arithmetic of a narrow layer. Works on any
+device and for any type, but reads the groups' ends on the host.
 
 Shapes: T tokens, D width, E experts, F hidden width, I gate inputs, P active pairs, N rows of a tile.
 """
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..activations import ACTIVATIONS
-from .network import Gradients, Hidden, Network, hidden_rows
+from .network import Expert, Gradients, Hidden, Network
 
-TILE = 1024  # rows; a multiple of it in one group is cut into equal parts
+TILE = 1024  # rows at most; more rows of one expert are cut into equal parts
 
 
 class Tile(NamedTuple):
@@ -33,48 +33,85 @@ class Tile(NamedTuple):
         return self.rows.stop - self.rows.start
 
 
-def tiles(ends_E: Tensor) -> Iterator[Tile]:
+def tiles(ends_E: Tensor) -> list[Tile]:
     """All rows up to the last end, expert by expert; none for an expert without rows."""
-    start = 0
-    for expert, end in enumerate(ends_E.tolist()):
-        count = -(-(end - start) // TILE)
-        bounds = [start + (end - start) * part // count for part in range(count)] + [end] if count else []
-        for first, last in pairwise(bounds):
-            yield Tile(expert, slice(first, last))
-        start = end
+    return [
+        Tile(expert, slice(*bounds))
+        for expert, (start, end) in enumerate(pairwise([0, *ends_E.tolist()]))
+        for bounds in pairwise(cut(start, end))
+    ]
+
+
+def cut(start: int, end: int) -> Iterator[int]:
+    """The bounds of the fewest equal parts of at most `TILE`."""
+    parts = -(-(end - start) // TILE)
+    return (start + (end - start) * part // max(parts, 1) for part in range(parts + 1))
 
 
 class Buffers:
-    """Scratch rows by purpose, of one size for all tiles."""
+    """Scratch rows by purpose, whose memory serves tile after tile."""
 
-    def __init__(self, like: Tensor, ends_E: Tensor):
+    def __init__(self, like: Tensor, rows: int):
         self.like = like
-        self.largest = max((tile.size for tile in tiles(ends_E)), default=0)
+        self.rows = rows
         self.held: dict[str, Tensor] = {}
 
-    def rows(self, purpose: str, size: int, width: int) -> Tensor:
+    def take(self, purpose: str, size: int, width: int) -> Tensor:
         """(size, width), of unknown contents; the same memory at each call with this purpose."""
         if purpose not in self.held:
-            self.held[purpose] = self.like.new_empty(self.largest, width)
+            self.held[purpose] = self.like.new_empty(self.rows, width)
         return self.held[purpose][:size]
+
+
+class Walk:
+    """What forward and backward share: the tiles, and the way of a tile's rows into the hidden layer."""
+
+    def __init__(
+        self,
+        x_TD: Tensor,
+        z_PR: Tensor | None,
+        tokens_P: Tensor,
+        ends_E: Tensor,
+        network: Network,
+        activation: str,
+        kept: Hidden | None,
+    ):
+        self.x_TD = x_TD
+        self.z_PR = z_PR
+        self.tokens_P = tokens_P
+        self.tiles = tiles(ends_E)
+        self.network = network
+        self.activation = ACTIVATIONS[activation]
+        self.kept = kept
+        self.buffers = Buffers(x_TD, max((tile.size for tile in self.tiles), default=0))
+
+    def gather(self, rows_TD: Tensor, tile: Tile, purpose: str) -> Tensor:
+        """(N, D): the rows of the tile's tokens."""
+        out = self.buffers.take(purpose, tile.size, rows_TD.shape[1])
+        return torch.index_select(rows_TD, 0, self.tokens_P[tile.rows], out=out)
+
+    def pre_activations(self, tile: Tile) -> Hidden:
+        """Where the tile's rows of `Hidden` are, or are to be; without ``up``, an empty tensor stands for its rows."""
+        if self.kept is not None:
+            return Hidden(self.kept.gate_PF[tile.rows], self.kept.up_PF[tile.rows])
+        width = self.network.gate_EFI.shape[1]
+        up_rows = 0 if self.network.up_EFD is None else tile.size
+        return Hidden(self.buffers.take("gate", tile.size, width), self.buffers.take("up", up_rows, width))
+
+    def gate_inputs(self, tile: Tile, x_ND: Tensor) -> Tensor:
+        return x_ND if self.z_PR is None else self.z_PR[tile.rows]
+
+    def enter(self, expert: Expert, tile: Tile, x_ND: Tensor, pre: Hidden) -> None:
+        """Compute the tile's rows of `Hidden`."""
+        linear(self.gate_inputs(tile, x_ND), expert.gate_FI, expert.gate_bias_F, pre.gate_PF)
+        if expert.up_FD is not None:
+            linear(x_ND, expert.up_FD, None, pre.up_PF)
 
 
 def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, out_NO: Tensor) -> Tensor:
     if bias_O is None:
         return torch.mm(x_NI, weight_OI.mT, out=out_NO)
     return torch.addmm(bias_O, x_NI, weight_OI.mT, out=out_NO)
-
-
-def hidden_inputs(
-    network: Network, tile: Tile, x_ND: Tensor, z_PR: Tensor | None, gate_NF: Tensor, up_NF: Tensor | None
-) -> None:
-    """Compute what the activation and the product with ``up`` read, into rows that are given."""
-    e = tile.expert
-    bias_F = None if network.gate_bias_EF is None else network.gate_bias_EF[e]
-    linear(x_ND if z_PR is None else z_PR[tile.rows], network.gate_EFI[e], bias_F, gate_NF)
-    if network.up_EFD is not None:
-        assert up_NF is not None
-        linear(x_ND, network.up_EFD[e], None, up_NF)
 
 
 def sum_type(x: Tensor) -> torch.dtype:
@@ -92,27 +129,22 @@ def forward(
     activation: str,
     keep: bool,
 ) -> tuple[Tensor, Hidden]:
-    width, hidden = x_TD.shape[1], network.gate_EFI.shape[1]
-    rows = len(tokens_P) if keep else 0
-    gate_PF = x_TD.new_empty(rows, hidden)
-    up_PF = x_TD.new_empty(rows if network.up_EFD is not None else 0, hidden)
+    """(y_TD, what the backward reads); see `vmoe.moe.dispatch.fused`."""
+    (dim, width), pairs = network.down_EDF.shape[1:], len(tokens_P) if keep else 0
+    hidden = Hidden(x_TD.new_empty(pairs, width), x_TD.new_empty(0 if network.up_EFD is None else pairs, width))
+    walk = Walk(x_TD, z_PR, tokens_P, ends_E, network, activation, hidden if keep else None)
     y_TD = torch.zeros_like(x_TD, dtype=sum_type(x_TD))
-    buffers = Buffers(x_TD, ends_E)
-    for tile in tiles(ends_E):
-        e, n = tile.expert, tile.size
-        tokens_N = tokens_P[tile.rows]
-        x_ND = torch.index_select(x_TD, 0, tokens_N, out=buffers.rows("x", n, width))
-        gate_NF = gate_PF[tile.rows] if keep else buffers.rows("gate", n, hidden)
-        up_NF = None
-        if network.up_EFD is not None:
-            up_NF = up_PF[tile.rows] if keep else buffers.rows("up", n, hidden)
-        hidden_inputs(network, tile, x_ND, z_PR, gate_NF, up_NF)
-        hidden_NF = hidden_rows(activation, gate_NF, up_NF, buffers.rows("hidden", n, hidden))
-        bias_D = None if network.down_bias_ED is None else network.down_bias_ED[e]
-        y_ND = linear(hidden_NF, network.down_EDF[e], bias_D, buffers.rows("y", n, width))
+    for tile in walk.tiles:
+        expert = network.expert(tile.expert)
+        pre = walk.pre_activations(tile)
+        walk.enter(expert, tile, walk.gather(x_TD, tile, "x"), pre)
+        hidden_NF = walk.activation.forward(pre.gate_PF, walk.buffers.take("hidden", tile.size, width))
+        if expert.up_FD is not None:
+            hidden_NF.mul_(pre.up_PF)
+        y_ND = linear(hidden_NF, expert.down_DF, expert.down_bias_D, walk.buffers.take("y", tile.size, dim))
         y_ND = y_ND.to(y_TD.dtype).mul_(weights_P[tile.rows, None])
-        y_TD.index_add_(0, tokens_N, y_ND)
-    return y_TD.to(x_TD.dtype), Hidden(gate_PF, up_PF)
+        y_TD.index_add_(0, tokens_P[tile.rows], y_ND)
+    return y_TD.to(x_TD.dtype), hidden
 
 
 def backward(
@@ -126,56 +158,55 @@ def backward(
     hidden: Hidden,
     activation: str,
 ) -> Gradients:
-    width, inner = x_TD.shape[1], network.gate_EFI.shape[1]
+    """The gradients of `forward`; it recomputes the hidden rows where none were kept."""
+    dim, width = network.down_EDF.shape[1:]
     kept = len(hidden.gate_PF) == len(tokens_P)
-    known = ACTIVATIONS[activation]
-    grad_x = torch.zeros_like(x_TD, dtype=sum_type(x_TD))
-    grad_z = None if z_PR is None else torch.zeros_like(z_PR)
-    grad_weights = torch.zeros_like(weights_P)
-    grads = Network(*(None if weight is None else torch.zeros_like(weight) for weight in network))
-    buffers = Buffers(x_TD, ends_E)
-    for tile in tiles(ends_E):
-        e, n = tile.expert, tile.size
-        tokens_N, weights_N1 = tokens_P[tile.rows], weights_P[tile.rows, None]
-        x_ND = torch.index_select(x_TD, 0, tokens_N, out=buffers.rows("x", n, width))
-        gate_NF = hidden.gate_PF[tile.rows] if kept else buffers.rows("gate", n, inner)
-        up_NF = None
-        if network.up_EFD is not None:
-            up_NF = hidden.up_PF[tile.rows] if kept else buffers.rows("up", n, inner)
+    walk = Walk(x_TD, z_PR, tokens_P, ends_E, network, activation, hidden if kept else None)
+    take = walk.buffers.take
+    grads = Gradients(
+        torch.zeros_like(x_TD, dtype=sum_type(x_TD)),
+        None if z_PR is None else torch.zeros_like(z_PR),
+        torch.zeros_like(weights_P),
+        network.zeros(),
+    )
+    for tile in walk.tiles:
+        n, expert, grad = tile.size, network.expert(tile.expert), grads.network.expert(tile.expert)
+        x_ND, pre = walk.gather(x_TD, tile, "x"), walk.pre_activations(tile)
         if not kept:
-            hidden_inputs(network, tile, x_ND, z_PR, gate_NF, up_NF)
-        hidden_NF = hidden_rows(activation, gate_NF, up_NF, buffers.rows("hidden", n, inner))
+            walk.enter(expert, tile, x_ND, pre)
+        acted_NF = walk.activation.forward(pre.gate_PF, take("acted", n, width))
+        hidden_NF = acted_NF
+        if expert.up_FD is not None:
+            hidden_NF = torch.mul(acted_NF, pre.up_PF, out=take("hidden", n, width))
 
-        # y = w · (hidden W + b): what reaches hidden without w gives w's own gradient, <grad, hidden W + b>.
-        grad_ND = torch.index_select(grad_TD, 0, tokens_N, out=buffers.rows("grad", n, width))
-        grad_hidden_NF = torch.mm(grad_ND, network.down_EDF[e], out=buffers.rows("grad hidden", n, inner))
-        scratch_NF = torch.mul(hidden_NF, grad_hidden_NF, out=buffers.rows("scratch", n, inner))
-        torch.sum(scratch_NF, 1, dtype=grad_weights.dtype, out=grad_weights[tile.rows])
-        if network.down_bias_ED is not None:
-            grad_weights[tile.rows] += grad_ND @ network.down_bias_ED[e]
-        grad_ND.mul_(weights_N1)
-        grad_hidden_NF.mul_(weights_N1)
-        grads.down_EDF[e].addmm_(grad_ND.mT, hidden_NF)
-        if grads.down_bias_ED is not None:
-            grads.down_bias_ED[e] += grad_ND.sum(0)
+        # y = w (hidden Wᵀ + b): w's gradient is <grad W, hidden> + <grad, b>; all others are w times what they were.
+        grad_ND = walk.gather(grad_TD, tile, "grad")
+        grad_hidden_NF = torch.mm(grad_ND, expert.down_DF, out=take("grad hidden", n, width))
+        products_NF = torch.mul(hidden_NF, grad_hidden_NF, out=take("scratch", n, width))
+        grad_weights_N = grads.weights_P[tile.rows]
+        torch.sum(products_NF, 1, dtype=grad_weights_N.dtype, out=grad_weights_N)
+        if expert.down_bias_D is not None:
+            grad_weights_N += grad_ND @ expert.down_bias_D
+        grad_ND.mul_(weights_P[tile.rows, None])
+        grad_hidden_NF.mul_(weights_P[tile.rows, None])
 
-        grad_x_ND = buffers.rows("grad x", n, width)
-        grad_gate_NF = grad_hidden_NF
-        beta = 0
-        if network.up_EFD is not None:
-            assert up_NF is not None and grads.up_EFD is not None
-            grad_up_NF = known.forward(gate_NF, scratch_NF).mul_(grad_hidden_NF)
-            grad_gate_NF = grad_hidden_NF.mul_(up_NF)
-            grads.up_EFD[e].addmm_(grad_up_NF.mT, x_ND)
-            torch.mm(grad_up_NF, network.up_EFD[e], out=grad_x_ND)
-            beta = 1
-        known.backward(grad_gate_NF, gate_NF)
-        grads.gate_EFI[e].addmm_(grad_gate_NF.mT, x_ND if z_PR is None else z_PR[tile.rows])
-        if grads.gate_bias_EF is not None:
-            grads.gate_bias_EF[e] += grad_gate_NF.sum(0)
-        if grad_z is None:
-            torch.addmm(grad_x_ND, grad_gate_NF, network.gate_EFI[e], beta=beta, out=grad_x_ND)
+        grad.down_DF.addmm_(grad_ND.mT, hidden_NF)
+        if grad.down_bias_D is not None:
+            grad.down_bias_D.add_(grad_ND.sum(0))
+        grad_x_ND = take("grad x", n, dim).zero_()
+        if expert.up_FD is not None:
+            assert grad.up_FD is not None
+            grad_up_NF = acted_NF.mul_(grad_hidden_NF)
+            grad.up_FD.addmm_(grad_up_NF.mT, x_ND)
+            torch.mm(grad_up_NF, expert.up_FD, out=grad_x_ND)
+            grad_hidden_NF.mul_(pre.up_PF)
+        grad_gate_NF = walk.activation.backward(grad_hidden_NF, pre.gate_PF)
+        grad.gate_FI.addmm_(grad_gate_NF.mT, walk.gate_inputs(tile, x_ND))
+        if grad.gate_bias_F is not None:
+            grad.gate_bias_F.add_(grad_gate_NF.sum(0))
+        if grads.z_PR is None:
+            grad_x_ND.addmm_(grad_gate_NF, expert.gate_FI)
         else:
-            torch.mm(grad_gate_NF, network.gate_EFI[e], out=grad_z[tile.rows])
-        grad_x.index_add_(0, tokens_N, grad_x_ND.to(grad_x.dtype))
-    return Gradients(grad_x.to(x_TD.dtype), grad_z, grad_weights, grads)
+            torch.mm(grad_gate_NF, expert.gate_FI, out=grads.z_PR[tile.rows])
+        grads.x_TD.index_add_(0, tokens_P[tile.rows], grad_x_ND.to(grads.x_TD.dtype))
+    return grads._replace(x_TD=grads.x_TD.to(x_TD.dtype))

@@ -9,7 +9,7 @@ from .base import STRICT, require, require_coefficient
 from .experts import ExpertSpec, LowRankGlu, Mlp
 from .gates import Dense, GateSpec, SelfRouting, TopK
 
-DISPATCHES = ("auto", "reference", "grouped")
+DISPATCHES = ("auto", "reference", "grouped", "tiled", "triton")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,11 @@ class MoESpec:
     init: ``fresh`` draws expert weights with the standard deviation of the host's; ``upcycle`` makes them of the
     host's MLP (arXiv 2212.05055; `vmoe.moe.upcycle`), which for `mlp` of the host's width is a copy in every expert.
     upcycle_noise: deviation of Gaussian noise that is added to upcycled weights, relative to their own.
-    dispatch: the path that runs the experts; ``auto`` picks one by device, type and size.
+    dispatch: the path that runs the experts (`vmoe.moe.dispatch`); ``auto`` takes the one for the device and type.
+    recompute: keep none of the experts' hidden rows for the backward pass, and compute them again there.
+    capacity: of `relu` and `routing_free`, whose number of active pairs is data: the share of all pairs that room is
+    made for, from 0 to 1, so that no step waits for the device to tell that number, and `torch.compile` takes the model
+    whole. More active pairs are an error. None asks the device, once a layer.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -35,7 +39,9 @@ class MoESpec:
     layers: str | tuple[int, ...] = "every2"
     init: Literal["fresh", "upcycle"] = "fresh"
     upcycle_noise: float = 0.0
-    dispatch: Literal["auto", "reference", "grouped"] = "auto"
+    dispatch: Literal["auto", "reference", "grouped", "tiled", "triton"] = "auto"
+    recompute: bool = False
+    capacity: float | None = None
 
     def __post_init__(self) -> None:
         require(self.num_experts >= 1, "num_experts", self.num_experts, "1 or more")
@@ -43,6 +49,8 @@ class MoESpec:
         require(self.init in ("fresh", "upcycle"), "init", self.init, "fresh, upcycle")
         require_coefficient("upcycle_noise", self.upcycle_noise)
         require(self.dispatch in DISPATCHES, "dispatch", self.dispatch, ", ".join(DISPATCHES))
+        if self.capacity is not None:
+            require(0 < self.capacity <= 1, "capacity", self.capacity, "more than 0 and up to 1, or null")
         self.gate.check(self.num_experts)
         if isinstance(self.gate, Dense):
             return
