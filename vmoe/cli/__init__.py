@@ -6,6 +6,8 @@ One file a command; each imports what it needs.
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,6 +19,7 @@ USERS_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)  # Timeout
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, or 2 with one clear line on standard error."""
     options = build_parser().parse_args(arguments)
+    show_log()
     try:
         import_module(f"{__name__}.{options.command}").run(options)
     except USERS_ERRORS as error:
@@ -25,6 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vmoe {options.command}: {error}", file=sys.stderr)
         return USAGE_ERROR
     return 0
+
+
+def show_log() -> None:
+    """Let what vmoe logs appear on standard error, as it is; of several processes, from the first alone."""
+    logger = logging.getLogger("vmoe")
+    if not logger.handlers and os.environ.get("RANK", "0") == "0":
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..experts import Experts
 from ..routing import Routing
-from .choose import choose
+from .choice import choose
 from .fused import dispatch_fused
 from .grouped import dispatch_grouped
 from .options import DispatchOptions

@@ -26,6 +26,7 @@ from ..experts import Experts
 from ..routing import Routing
 from . import tiled
 from .grouped_linear import autocast_type, count_rows, grouped_linear
+from .limits import why_not_fused, why_not_triton
 from .network import Gradients, Hidden, Network
 from .options import DispatchOptions
 from .pairs import sort_pairs
@@ -54,11 +55,12 @@ def dispatch_fused(
     kernels: str,
 ) -> Tensor:
     """What `dispatch_reference` computes. Raises `ValueError` for experts that it cannot compute."""
-    if unfused := why_not_fused(experts):
+    dtype = autocast_type(x_TD)
+    unfused = why_not_fused(experts) or (why_not_triton(x_TD.device, dtype) if kernels == "triton" else None)
+    if unfused is not None:
         raise ValueError(f"moe.dispatch is {kernels!r}, but {unfused}; allowed: auto, reference, grouped")
     assert experts.activation_name is not None
     pairs = sort_pairs(routing, options.capacity)
-    dtype = autocast_type(x_TD)
     x_TD = x_TD.to(dtype)
     z_PR = None if features_TER is None else pairs.of(features_TER.to(dtype))
     if features_TER is None and experts.feature_layer is not None:
@@ -79,15 +81,6 @@ def dispatch_fused(
         kernels,
         torch.is_grad_enabled() and not options.recompute,
     )[0]
-
-
-def why_not_fused(experts: Experts) -> str | None:
-    """Why the fused path cannot compute these experts now, or None."""
-    if experts.activation_name is None:
-        return "the derivative of this activation is not known to it"
-    if experts.training and experts.dropout:
-        return "hidden rows are dropped out, which it does not do"
-    return None
 
 
 @torch.library.custom_op("vmoe::experts", mutates_args=())

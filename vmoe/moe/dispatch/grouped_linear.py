@@ -1,7 +1,8 @@
 """A linear map whose rows lie in consecutive groups, one an expert: a custom operator with static shapes.
 
 The sizes of the groups are data, and stay inside the operator, so a graph around it is captured whole. It takes any
-type, width and group, empty ones too.
+type, width and group, empty ones too: by torch's fused kernel where the device has one for them, else group by group,
+for which the groups' ends are read on the host.
 
 Shapes: P rows in all, E experts, I features in, O features out.
 """
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
+from . import grouped_mm
 
 
 def grouped_linear(x_PI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, ends_E: Tensor) -> Tensor:
@@ -33,6 +36,8 @@ def autocast_type(x: Tensor) -> torch.dtype:
 
 @torch.library.custom_op("vmoe::grouped_linear", mutates_args=())
 def _linear(x_PI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, ends_E: Tensor) -> Tensor:
+    if grouped_mm.serves(x_PI, *weight_EOI.shape[1:]):
+        return grouped_mm.linear(x_PI, weight_EOI, bias_EO, ends_E)
     y_PO = x_PI.new_zeros(x_PI.shape[0], weight_EOI.shape[1])
     start = 0
     for e, end in enumerate(ends_E.tolist()):
@@ -53,6 +58,8 @@ def _(x_PI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, ends_E: Tensor) 
 @torch.library.custom_op("vmoe::grouped_outer", mutates_args=())
 def _outer(y_PO: Tensor, x_PI: Tensor, ends_E: Tensor) -> Tensor:
     """(E, O, I): the sum over each group's rows of the outer products of y and x; 0 for an empty group."""
+    if grouped_mm.serves(x_PI, y_PO.shape[1], x_PI.shape[1]):
+        return grouped_mm.outer(y_PO, x_PI, ends_E)
     products_EOI = x_PI.new_zeros(ends_E.shape[0], y_PO.shape[1], x_PI.shape[1])
     start = 0
     for e, end in enumerate(ends_E.tolist()):
@@ -80,8 +87,7 @@ def _backward(ctx: Any, grad_PO: Tensor) -> tuple[Tensor | None, Tensor | None, 
     grad_weight = _outer(grad_PO, x_PI, ends_E) if needs_weight else None
     grad_bias = None
     if ctx.has_bias and needs_bias:
-        ones_P1 = grad_PO.new_ones(grad_PO.shape[0], 1)
-        grad_bias = _outer(grad_PO, ones_P1, ends_E).squeeze(2)
+        grad_bias = grouped_mm.group_sums(grad_PO, ends_E)
     return grad_x, grad_weight, grad_bias, None
 
 
