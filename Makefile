@@ -5,17 +5,21 @@ VENV  := .venv
 READY := $(VENV)/.ready
 BIN   := $(VENV)/bin
 DEMO  := dense topk self routing_free
+BENCHMARKS := moe_layer peers train_step
+PYTHON ?= python3
 # A process a core (four at most), a file at a time in each, so that what a file sets up is set up once; in the order of
 # the folders, since the slowest files have few tests and must not come last.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint lock clean
+.PHONY: help demo test test-slow bench bench-gpu lint lock clean
 
 help:
 	@echo "make demo       train four variants on handwritten digits, evaluate and compare them"
 	@echo "make test       the tests"
 	@echo "make test-slow  the long ones"
+	@echo "make bench      layers, whole steps and other libraries' layers, timed on this machine's CPU (10 minutes)"
+	@echo "make bench-gpu  the same on a GPU, with PYTHON's own torch, triton, timm and transformers"
 	@echo "make lint       ruff, its formatter and mypy"
 	@echo "make lock       pin the newest versions that pyproject.toml allows in requirements.lock"
 	@echo "make clean      remove $(VENV), caches and builds, but no runs"
@@ -36,6 +40,13 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+
+bench: $(READY)
+	for question in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$question --device cpu || exit 1; done
+
+# No set-up of its own: a machine with a GPU has its own torch.
+bench-gpu:
+	for question in $(BENCHMARKS); do $(PYTHON) -m benchmarks.$$question --device cuda || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check

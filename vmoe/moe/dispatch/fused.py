@@ -66,17 +66,14 @@ def dispatch_fused(
     if features_TER is None and experts.feature_layer is not None:
         z_PR = grouped_linear(x_TD[pairs.tokens_P], experts.feature_layer.weight, None, pairs.ends_E)
     gate, up, down = experts.products
+    network = Network(gate.weight, gate.bias, None if up is None else up.weight, down.weight, down.bias)
     return _fused(
         x_TD,
         z_PR,
         pairs.of(routing.weights),
         pairs.tokens_P,
         pairs.ends_E,
-        gate.weight.to(dtype),
-        None if gate.bias is None else gate.bias.to(dtype),
-        None if up is None else up.weight.to(dtype),
-        down.weight.to(dtype),
-        None if down.bias is None else down.bias.to(dtype),
+        *network.map(lambda weight: weight.to(dtype)),
         experts.activation_name,
         kernels,
         torch.is_grad_enabled() and not options.recompute,

@@ -7,9 +7,9 @@ Shapes: E experts, T tokens, D width, F hidden width, I gate inputs (D, or the r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -22,9 +22,9 @@ class Network(NamedTuple):
     down_EDF: Tensor
     down_bias_ED: Tensor | None
 
-    def zeros(self) -> Network:
-        """Zeros of the same shapes."""
-        return Network._make(None if weight is None else torch.zeros_like(weight) for weight in self)
+    def map(self, function: Callable[[Tensor], Tensor]) -> Network:
+        """The function of each tensor that there is."""
+        return Network._make(None if weight is None else function(weight) for weight in self)
 
     def expert(self, e: int) -> Expert:
         """Views of one expert's weights."""

@@ -167,7 +167,7 @@ def backward(
         torch.zeros_like(x_TD, dtype=sum_type(x_TD)),
         None if z_PR is None else torch.zeros_like(z_PR),
         torch.zeros_like(weights_P),
-        network.zeros(),
+        network.map(torch.zeros_like),
     )
     for tile in walk.tiles:
         n, expert, grad = tile.size, network.expert(tile.expert), grads.network.expert(tile.expert)
