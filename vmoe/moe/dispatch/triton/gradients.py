@@ -76,8 +76,8 @@ def hidden_gradients(
         store_tile(grad_up_PF, activated * grad, row, column, F, exists)
 
     if gate_bias_parts is not None:
-        part = tl.sum(tl.where(row_exists[:, None], grad_gate, 0), 0)
-        tl.store(gate_bias_parts + tile.to(tl.int64) * F + column, part, column_exists)
+        bias_part = tl.sum(tl.where(row_exists[:, None], grad_gate, 0), 0)
+        tl.store(gate_bias_parts + tile.to(tl.int64) * F + column, bias_part, column_exists)
     if down_bias_ED is not None:  # noqa: SIM102 — known when compiling, unlike the block
         if block == 0:
             row_weight = tl.where(row_exists, weight, 0)
@@ -86,8 +86,8 @@ def hidden_gradients(
                 bias = tl.load(down_bias_ED + expert * D + d, d < D, 0).to(tl.float32)
                 grad_y = tl.load(grad_rows[:, None] + d[None, :], (d < D)[None, :], 0).to(tl.float32)
                 weight_part += tl.sum(grad_y * bias[None, :], 1)
-                part = tl.sum(grad_y * row_weight[:, None], 0)
-                tl.store(down_bias_parts + tile.to(tl.int64) * D + d, part, d < D)
+                bias_sum = tl.sum(grad_y * row_weight[:, None], 0)
+                tl.store(down_bias_parts + tile.to(tl.int64) * D + d, bias_sum, d < D)
     tl.store(weight_parts_BP + block.to(tl.int64) * num_rows + row, weight_part, row_exists)
 
 

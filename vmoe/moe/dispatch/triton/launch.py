@@ -209,7 +209,14 @@ class Run:
         )
         grad_weights = torch.empty_like(self.weights_P)
         sum_blocks[(triton.cdiv(rows, 256),)](
-            weight_parts_BP, self.ends_E, grad_weights, rows, E=self.experts, B=num_blocks, BLOCK=256
+            weight_parts_BP,
+            self.ends_E,
+            grad_weights,
+            rows,
+            E=self.experts,
+            B=num_blocks,
+            BLOCK=256,
+            enable_fp_fusion=True,
         )
         grads = Network(*(None if weight is None else torch.empty_like(weight) for weight in network))
         self.sum_bias_parts(gate_parts, down_parts, grads)

@@ -34,7 +34,16 @@ def make_plan(tokens_P: Tensor, ends_E: Tensor, num_tokens: int, block_m: int) -
     places_ET = ends_E.new_full((experts, num_tokens), -1, dtype=torch.int32)
     grid = (triton.cdiv(max(rows, len(tiles)), PLAN_BLOCK),)
     _plan[grid](
-        tokens_P, ends_E, tiles, places_ET, num_tokens, len(tiles), E=experts, BLOCK_M=block_m, BLOCK=PLAN_BLOCK
+        tokens_P,
+        ends_E,
+        tiles,
+        places_ET,
+        num_tokens,
+        len(tiles),
+        E=experts,
+        BLOCK_M=block_m,
+        BLOCK=PLAN_BLOCK,
+        enable_fp_fusion=True,
     )
     return Plan(tiles, places_ET, block_m)
 
