@@ -68,6 +68,17 @@ def test_a_dense_run_reports_no_routing(inside):
     assert result["active_params"] == result["params"]
 
 
+def test_evaluation_without_routing_gives_the_same_accuracy_and_no_figures(inside):
+    checkpoint = "runs/topk/checkpoints/last.pt"
+    assert vmoe("eval", checkpoint, "--no-routing", "--output", "runs/plain").status == 0
+    plain, trained = (json.loads(Path(f"runs/{name}/result.json").read_text()) for name in ("plain", "topk"))
+    assert plain["routing"] == {"mean": None, "layers": []}
+    assert plain["active_params"] is plain["flops_per_image"] is None
+    for key in ("top1", "top5", "loss", "eval_samples", "params", "train_flops"):
+        assert plain[key] == trained[key]
+    assert vmoe("compare", "runs/plain", "runs/topk").status == 0
+
+
 def test_evaluation_from_the_checkpoint_equals_that_at_the_end_of_training(inside):
     assert vmoe("eval", "runs/topk/checkpoints/last.pt").status == 0
     trained, evaluated = (

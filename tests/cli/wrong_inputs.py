@@ -55,6 +55,7 @@ CONFIGS = [
     Wrong("an override of no key", (*TRAIN, "=1"), ("override '=1'", "key=value")),
     Wrong("a config twice", ("train", "tiny.yaml", "tiny.yaml"), ("'runs/tiny' in 2 configs", "a folder for each")),
     Wrong("k above E", (*TRAIN, "moe.gate.k=5"), ("moe.gate.k is 5", "1 to 4")),
+    Wrong("GPU kernels on a CPU", (*TRAIN, "moe.dispatch=triton"), ("moe.dispatch is 'triton'", "not on cpu")),
     Wrong("more experts than coordinates", (*TRAIN, "moe.gate=self", "moe.num_experts=33"), ("33", "the width, 32")),
     Wrong(
         "plain experts for Routing-Free",
@@ -129,6 +130,7 @@ RUNS = [
     ),
     Wrong("a θ that is no number", (*EVAL, "--theta", "0.9,high"), ("--theta", "'high' is not a number")),
     Wrong("a missing θ", (*EVAL, "--theta", "0.9,,1.1"), ("--theta", "'' is not a number")),
+    Wrong("a sweep without routing", (*EVAL, "--theta", "0.9", "--no-routing"), ("--no-routing", "--theta")),
     Wrong("no θ at all", (*EVAL, "--theta", ""), ("--theta", "'' is not a number")),
     Wrong("a θ of 0", (*EVAL, "--theta", "0,1"), ("--theta", "'0' is not positive and finite")),
     Wrong("a negative θ", (*EVAL, "--theta=-1,1"), ("--theta", "'-1' is not positive and finite")),

@@ -73,6 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="evaluate routing_free checkpoints at each of these thresholds, such as 0.8,0.9,1.0; writes a table, a"
         " plot and sweep.json into RUN/eval/CHECKPOINT-DATA-theta",
     )
+    evaluate.add_argument(
+        "--no-routing", action="store_true", help="measure accuracy and speed alone, and keep no books on the routing"
+    )
 
     upcycle = commands.add_parser("upcycle", help="make a MoE checkpoint of a trained dense model")
     upcycle.add_argument("source", metavar="SOURCE", help="a dense checkpoint of vmoe, or the name of a timm model")

@@ -16,6 +16,8 @@ def run(options: argparse.Namespace) -> None:
     thresholds = None if options.theta is None else parse_thresholds(options.theta)
     if options.output is not None and len(options.checkpoints) > 1:
         raise ValueError(f"--output is {options.output!r} for {len(options.checkpoints)} checkpoints; allowed: one")
+    if thresholds is not None and options.no_routing:
+        raise ValueError("--no-routing is given with --theta, which tabulates the routing; allowed: one of them")
     checkpoints = [prepare(Path(path), options) for path in options.checkpoints]
     if thresholds is not None:
         for checkpoint in checkpoints:
@@ -24,13 +26,13 @@ def run(options: argparse.Namespace) -> None:
         for checkpoint in checkpoints:
             subject = open_subject(checkpoint, processes)
             if thresholds is None:
-                evaluate(subject)
+                evaluate(subject, routing=not options.no_routing)
             else:
                 sweep(subject, thresholds)
 
 
-def evaluate(subject: Subject) -> None:
+def evaluate(subject: Subject, *, routing: bool) -> None:
     """Evaluate once; the first process writes the result and says where it is."""
-    result = subject.evaluate()
+    result = subject.evaluate(routing=routing)
     if subject.processes.first:
         announce(result, subject.prepared.folder)

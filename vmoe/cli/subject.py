@@ -68,10 +68,11 @@ class Subject:
     cost: Cost
     precision: torch.dtype
 
-    def evaluate(self) -> dict[str, Any]:
-        """Evaluate the model as it is now; returns what result.json holds."""
+    def evaluate(self, *, routing: bool = True) -> dict[str, Any]:
+        """Evaluate the model as it is now; returns what result.json holds. routing: whether to count it."""
         training = self.prepared.stored["training"]
-        evaluation = evaluate(self.model, self.loader, self.normalize, self.processes, self.precision)
+        given = (self.model, self.loader, self.normalize, self.processes, self.precision)
+        evaluation = evaluate(*given, routing=routing)
         return describe_result(
             evaluation,
             self.cost,

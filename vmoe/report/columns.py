@@ -24,7 +24,7 @@ def columns_of(runs: Sequence[Run]) -> dict[str, Column]:
 
     params, active = [run.params for run in runs], [run.active_params for run in runs]
     speed = [run.images_per_second for run in runs]
-    digits = 3 if min([*params, *active]) < 1e5 else 2
+    digits = 3 if min(count for count in (*params, *active) if count is not None) < 1e5 else 2
     return {
         "gate": _text("gate", "gate", [run.gate for run in runs]),
         "top1": _number("top-1 %", "top1", [run.top1 for run in runs]),

@@ -57,6 +57,7 @@ class Run:
     """One evaluated run. Values that `result.json` may hold as null are None here.
 
     top1, top5: percent. flops_per_image: of one forward, 2 a multiply-add. train_flops: spent in training.
+    active_params, flops_per_image: None for an evaluation that did not count the routing.
     routing: None for a model without MoE layers.
     """
 
@@ -69,8 +70,8 @@ class Run:
     loss: float | None
     eval_samples: int
     params: int
-    active_params: float
-    flops_per_image: float
+    active_params: float | None
+    flops_per_image: float | None
     train_flops: float | None
     images_per_second: float | None
     steps: int | None
@@ -118,8 +119,8 @@ def take_run(reader: Reader, folder: Path) -> Run:
         loss=reader.optional_number("loss"),
         eval_samples=reader.integer("eval_samples"),
         params=reader.integer("params"),
-        active_params=reader.number("active_params"),
-        flops_per_image=reader.number("flops_per_image"),
+        active_params=reader.optional_number("active_params"),
+        flops_per_image=reader.optional_number("flops_per_image"),
         train_flops=reader.optional_number("train_flops"),
         images_per_second=reader.optional_number("images_per_second"),
         steps=reader.optional_integer("steps"),

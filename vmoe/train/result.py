@@ -23,7 +23,10 @@ def describe_result(
     train_flops: int,
     images_per_second: float,
 ) -> dict[str, Any]:
-    """The record that result.json holds. Active parameters and FLOPs follow from the density that was observed."""
+    """The record that result.json holds. Active parameters and FLOPs follow from the density that was observed, and are
+    None where it was not.
+    """
+    observed = len(evaluation.routing) == len(cost.layers)
     density = {name: figures.compute_density for name, figures in evaluation.routing.items()}
     layers = [{"layer": name, **dataclasses.asdict(figures)} for name, figures in evaluation.routing.items()]
     return {
@@ -38,8 +41,8 @@ def describe_result(
         "loss": evaluation.loss,
         "eval_samples": evaluation.samples,
         "params": cost.params,
-        "active_params": round(cost.active_params(density)),
-        "flops_per_image": round(cost.flops_per_image(density)),
+        "active_params": round(cost.active_params(density)) if observed else None,
+        "flops_per_image": round(cost.flops_per_image(density)) if observed else None,
         "train_flops": train_flops,
         "images_per_second": images_per_second,
         "routing": {"mean": mean_figures(evaluation.routing) if layers else None, "layers": layers},

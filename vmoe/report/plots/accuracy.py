@@ -29,8 +29,9 @@ def accuracy_at_thresholds(sweep: Sweep, ax: Axes | None = None, *, title: str =
     """
     if ax is None:
         ax = new_figure(width=7.0, height=4.4).add_subplot()
-    prefix, scale = common_prefix([run.flops_per_image for run in sweep.runs], "MGT")
-    points_P2 = np.array([(run.flops_per_image / scale, run.top1) for run in sweep.runs])
+    flops_P = [run.flops_per_image or 0.0 for run in sweep.runs]  # a sweep counts the routing, so none is None
+    prefix, scale = common_prefix(flops_P, "MGT")
+    points_P2 = np.array([(flops / scale, run.top1) for flops, run in zip(flops_P, sweep.runs, strict=True)])
     thetas: dict[tuple[float, float], list[str]] = {}  # several θ may come to the same routing
     for label, (flops, top1) in zip(sweep.labels, points_P2.tolist(), strict=True):
         thetas.setdefault((flops, top1), []).append(label)
