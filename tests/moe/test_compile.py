@@ -1,6 +1,6 @@
 """torch.compile captures layers whole, and what it makes of them computes the same.
 
-Gates with a fixed number of pairs need nothing for it; those without need
+Gates with a fixed number of pairs need nothing for it; those without need room for their pairs (`capacity`) or
 `torch._dynamo.config.capture_dynamic_output_shape_ops`, since the number of their pairs is data.
 """
 
@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
 from vmoe.moe import LowRankGlu, MoE, MoESpec, Relu, RoutingFree, SelfRouting, TopK, record
+from vmoe.moe.dispatch import DispatchOptions
 
 VARIABLE = ("relu", "routing_free")
 
@@ -44,6 +45,17 @@ def test_one_graph_that_computes_the_same(name):
     expected = step(layer, layer, x)
     with dynamo_config.patch(capture_dynamic_output_shape_ops=name.startswith(VARIABLE)):
         found = step(torch.compile(layer, fullgraph=True, backend="aot_eager"), layer, x)
+    assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gate", [Relu(), RoutingFree(start=1.0)], ids=lambda g: g.kind)
+@pytest.mark.parametrize("path", ["grouped", "tiled"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_room_for_the_pairs_makes_one_graph_of_any_gate(gate, path, recompute):
+    layer, x = build(MoESpec(gate=gate, num_experts=4, dispatch=path)).train(), tokens(2, 9, DIM)
+    expected = step(layer, layer, x)
+    layer.dispatch = DispatchOptions(path, recompute, capacity=1.0)
+    found = step(torch.compile(layer, fullgraph=True, backend="aot_eager"), layer, x)
     assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
