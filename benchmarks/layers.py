@@ -16,8 +16,7 @@ from torch.nn import functional
 
 from benchmarks.agree import Outcome
 from vmoe.moe import HostMlp, MoE, MoESpec, Routing, RoutingFree, build_moe
-from vmoe.moe.dispatch import PATHS, DispatchOptions
-from vmoe.moe.dispatch.choose import choose
+from vmoe.moe.dispatch import PATHS, DispatchOptions, choose
 from vmoe.moe.gates import ReluGate, RoutingFreeGate
 
 STD = 0.02  # of weights and biases
@@ -147,23 +146,6 @@ def normed_tokens(size: Size, device: torch.device, seed: int = 1) -> Tensor:
     return x.to(device)
 
 
-def decided_tokens(
-    size: Size, device: torch.device, distance: Callable[[Tensor], Tensor], margin: float, dtype: torch.dtype
-) -> Tensor:
-    """As `normed_tokens`, of three times as many drawn those first that no rounding could route elsewhere.
-
-    distance: of tokens (T, D), how far each is from another decision, relative to its scores; more than the margin.
-    Other implementations compute scores in another order or type, and in bfloat16 some tokens in a hundred would go to
-    other experts; that would hide how well the rest agrees. The tokens are numbers of the type dtype, given as float32.
-    """
-    drawn = normed_tokens(size._replace(images=3 * size.images), device)
-    drawn_TD = drawn.to(dtype).float().flatten(0, 1)
-    kept_TD = drawn_TD[distance(drawn_TD) > margin][: size.total]
-    if len(kept_TD) < size.total:
-        raise RuntimeError(f"only {len(kept_TD)} of {len(drawn_TD)} tokens are {margin} off another decision")
-    return kept_TD.view(size.images, size.tokens, size.dim)
-
-
 def build_layer(spec: MoESpec, size: Size, device: torch.device) -> MoE:
     """A vmoe layer in place of an MLP of four times the width, its biases not 0."""
     torch.manual_seed(0)
@@ -233,3 +215,30 @@ def route(layer: MoE, work: Work) -> Routing:
 def density_of(layer: MoE, work: Work) -> float:
     """The share of active pairs on a work's tokens."""
     return float(route(layer, work).active.float().mean())
+
+
+def draw_tokens(layer: MoE, size: Size, device: torch.device, density: float) -> Tensor:
+    """(B, N, D) tokens that every implementation routes alike, numbers of the layer's type as float32.
+
+    As `normed_tokens`, of three times as many drawn those first that are a margin off another decision. Others compute
+    scores in another order or type, and in bfloat16 some tokens in a hundred would go to other experts; that would hide
+    how well the rest agrees. A Routing-Free layer's threshold is set for the density, which is then met nearly.
+    """
+    exact = copy.deepcopy(layer).float()
+    dtype = next(layer.parameters()).dtype
+    drawn = normed_tokens(size._replace(images=3 * size.images), device).to(dtype).float()
+    if isinstance(layer.gate, RoutingFreeGate):
+        set_density(exact, Work.on(drawn), density)
+        assert isinstance(exact.gate, RoutingFreeGate)
+        set_threshold(layer.gate, exact.gate.threshold)
+        scores_TE = route(exact, Work.on(drawn)).scores
+        distance_T = (scores_TE / layer.gate.threshold - 1).abs().amin(1)
+        margin = 0.0025
+    else:
+        best_TK = route(exact, Work.on(drawn)).scores.topk(3, dim=1).values
+        distance_T = (best_TK[:, 1] - best_TK[:, 2]) / best_TK.abs().amax(1)
+        margin = 0.01
+    kept_TD = drawn.flatten(0, 1)[distance_T > margin][: size.total]
+    if len(kept_TD) < size.total:
+        raise RuntimeError(f"only {len(kept_TD)} of {len(distance_T)} tokens are {margin} off another decision")
+    return kept_TD.view(drawn[: size.images].shape)

@@ -13,6 +13,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -171,10 +172,11 @@ def measure(report: Report, case: Case, paths: Sequence[str], device: torch.devi
     modules: dict[str, nn.Module] = {"dense": DenseMlp(size.dim, 4 * size.dim).to(device)}
     modules |= agreeing(report, case, layer, work, paths)
     rows = []
-    for name, steps in {
+    kinds: dict[str, dict[str, Callable[[], Any]]] = {
         FORWARD: {path: work.inference(module) for path, module in modules.items()},
         TRAINING: {path: work.training(module) for path, module in modules.items()},
-    }.items():
+    }
+    for name, steps in kinds.items():
         memory = {
             path: measure_memory(step if name == TRAINING else nothing_after(step), device)
             for path, step in steps.items()

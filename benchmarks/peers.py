@@ -35,11 +35,8 @@ from benchmarks.layers import (
     as_gradients,
     build_layer,
     chosen_path,
-    decided_tokens,
     density_of,
-    normed_tokens,
-    route,
-    set_density,
+    draw_tokens,
     with_path,
 )
 from benchmarks.memory import measure_memory
@@ -143,7 +140,7 @@ def measure(
 ) -> None:
     """One table: everybody who agrees, in one race."""
     layer = build_layer(contest.spec, size, device).to(DTYPES[dtype])
-    x = draw_tokens(layer, size, device)
+    x = draw_tokens(layer, size, device, DENSITY)
     work = Work.on(x.to(DTYPES[dtype]))
     own = as_gradients(work.outcome(with_path(layer, "reference")))
     exact = as_gradients(Work.on(x).outcome(with_path(copy.deepcopy(layer).float(), "reference")))
@@ -193,28 +190,6 @@ def measure(
         best = min(rivals, key=lambda name: rivals[name].median)
         measured = timings[OURS].over(rivals[best]).median
         report.target(f"vmoe over {best}: {where}", contest.best_at_most[device.type], measured)
-
-
-def draw_tokens(layer: MoE, size: Size, device: torch.device) -> Tensor:
-    """Tokens (B, N, D) in float32, on which everybody decides alike; sets a Routing-Free layer's density."""
-    dtype = next(layer.parameters()).dtype
-    exact = copy.deepcopy(layer).float()
-    if isinstance(layer.gate.spec, RoutingFree):
-        set_density(exact, Work.on(normed_tokens(size, device)), DENSITY)
-        layer.gate.spec = exact.gate.spec
-        threshold = layer.gate.threshold
-
-        def to_threshold(x_TD: Tensor) -> Tensor:
-            scores_TE = route(exact, Work.on(x_TD[None])).scores
-            return ((scores_TE - threshold).abs() / threshold).amin(1)
-
-        return decided_tokens(size, device, to_threshold, 0.0025, dtype)
-
-    def to_next(x_TD: Tensor) -> Tensor:
-        best_TK = route(exact, Work.on(x_TD[None])).scores.topk(3, dim=1).values
-        return (best_TK[:, 1] - best_TK[:, 2]) / best_TK.abs().amax(1)
-
-    return decided_tokens(size, device, to_next, 0.01, dtype)
 
 
 def invite(

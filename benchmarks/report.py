@@ -148,9 +148,7 @@ class Report:
             {**asdict(agreement), "error": f"{agreement.error:.1e}", "tolerance": f"{agreement.tolerance:.0e}"}
             for agreement in self.agreements
         ]
-        return Table(
-            "Agreement", "", ("work", "contestant", "reference", "worst", "error", "tolerance"), sorted_rows(rows)
-        )
+        return Table("Agreement", "", ("work", "contestant", "reference", "worst", "error", "tolerance"), rows)
 
     def surroundings(self) -> dict[str, Any]:
         """Machine, versions, commit and time."""
@@ -168,10 +166,6 @@ class Report:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": f"python -m benchmarks.{self.script} " + " ".join(sys.argv[1:]),
         }
-
-
-def sorted_rows(rows: list[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: (row["work"], row["contestant"]))
 
 
 def arguments(script: str, description: str | None, budget: Mapping[str, float]) -> argparse.ArgumentParser:

@@ -123,15 +123,20 @@ class OneRoutingFree(nn.Module):
         self.gate_up = nn.Linear(rank, hidden, bias=False, device=device)
         self.up = nn.Linear(dim, hidden, bias=False, device=device)
         self.down = nn.Linear(hidden, dim, bias=False, device=device)
-        for name in ("gate_down", "gate_up", "up", "down"):
-            copy_into(self.get_submodule(name).weight, experts.get_submodule(name).weight[e])
+        for own, stacked in (
+            (self.gate_down, experts.gate_down),
+            (self.gate_up, experts.gate_up),
+            (self.up, experts.up),
+            (self.down, experts.down),
+        ):
+            copy_into(own.weight, stacked.weight[e])
         self.scale = nn.Parameter(gate.scale[e].detach().clone())
         self.bias = nn.Parameter(gate.bias[e].detach().clone())
         self.act = nn.GELU()
         self.threshold = gate.threshold
 
-    def add_to(self, y_TD: Tensor, x_TD: Tensor) -> None:
-        """Two waits of the host: whether any token is active, and which."""
+    def forward(self, x_TD: Tensor, y_TD: Tensor) -> None:
+        """Add to y. The host waits twice: whether any token is active, and which."""
         z_TR = self.gate_down(x_TD)
         score_T = self.scale.float() * torch.linalg.vector_norm(z_TR.float(), dim=-1) - self.bias.float()
         mask_T = score_T >= self.threshold
@@ -155,7 +160,7 @@ class RoutingFreeLoop(Rival):
         x_TD = x.flatten(0, -2)
         y_TD = torch.zeros_like(x_TD)
         for expert in self.experts:
-            expert.add_to(y_TD, x_TD)
+            expert(x_TD, y_TD)
         return y_TD.view(x.shape)
 
     def translate(self, own: Named) -> dict[str, Tensor]:
@@ -175,23 +180,21 @@ class Scatter(Rival):
 
         super().__init__()
         assert isinstance(layer.gate, TopKGate)
-        experts = layer.experts
-        self.gated = isinstance(experts, GluExperts)
+        first, up, last = layer.experts.products
+        self.gated = up is not None
         self.router = TopTwo(layer.gate)
-        first, last = (experts.up, experts.down) if isinstance(experts, GluExperts) else (experts.fc1, experts.fc2)
         self.inner = (GLUMLP if self.gated else MLP)(
             input_size=first.weight.shape[2],
             hidden_size=first.weight.shape[1],
-            num_experts=experts.num_experts,
+            num_experts=layer.experts.num_experts,
             top_k=layer.gate.spec.k,
             bias=first.bias is not None,
             activation=nn.GELU(),
         ).to(first.weight.device)
         # Its first half of a gated product is the one without the activation.
-        reads = torch.cat([experts.up.weight, experts.gate.weight], dim=1) if self.gated else first.weight
-        copy_into(self.inner.experts.weight, reads)
+        copy_into(self.inner.experts.weight, first.weight if up is None else torch.cat([up.weight, first.weight], 1))
         copy_into(self.inner.output_experts.weight, last.weight)
-        if first.bias is not None:
+        if first.bias is not None and last.bias is not None:
             copy_into(self.inner.experts.bias, first.bias)
             copy_into(self.inner.output_experts.bias, last.bias)
 
