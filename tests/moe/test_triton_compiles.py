@@ -23,7 +23,7 @@ from vmoe.moe.dispatch.triton import backward, blocks, forward  # noqa: E402
 
 NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}
 CHIPS = {80: 163, 90: 227, 100: 227}  # compute capability, KiB of shared memory
-SPILLED = 400  # bytes a thread that may lie in memory for want of registers
+SPILLED = 64  # bytes a thread that may lie in memory for want of registers
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 # D, F, R, E, pairs
 DEIT_S, DEIT_TI_ODD = (384, 1536, 32, 8, 50176), (192, 100, 6, 12, 900)

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from .activations import step
 from .plan import rows_of_tile
-from .tiles import columns_of, multiply, store_tile
+from .tiles import FEW_COLUMNS, columns_of, halves, multiply, store_tile
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -48,36 +48,19 @@ def hidden_gradients(
     if expert < 0:
         return
     row, row_exists = rows_of_tile(tiles, tile, BLOCK_M)
-    column, column_exists = columns_of(block, F, BLOCK_N)
-    exists = row_exists[:, None] & column_exists[None, :]
+    column, _ = columns_of(block, F, BLOCK_N)
     grad_rows = grad_TD + tl.load(tokens_P + row) * D
     weight = tl.load(weights_P + row).to(tl.float32)
 
     grad = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     grad = multiply(grad, grad_rows, down_EDF + expert * D * F + column, D, F, BLOCK_K, PRECISION)
-    here = row[:, None] * F + column[None, :]
-    gate = tl.load(gate_PF + here).to(tl.float32)
-    value, slope = step(gate, ACTIVATION)
-    activated = gate * value
-    slope = value + gate * slope
-    if up_PF is None:
-        hidden = activated
-        grad_gate = slope
-    else:
-        up = tl.load(up_PF + here).to(tl.float32)
-        hidden = activated * up
-        grad_gate = slope * up
-    weight_part = tl.sum(tl.where(column_exists[None, :], hidden * grad, 0), 1)
-    store_tile(hidden_PF, hidden * weight[:, None], row, column, F, exists)
-    grad *= weight[:, None]
-    grad_gate *= grad
-    store_tile(grad_gate_PF, grad_gate, row, column, F, exists)
-    if up_PF is not None:
-        store_tile(grad_up_PF, activated * grad, row, column, F, exists)
-
+    gate_bias_part = gate_bias_parts
     if gate_bias_parts is not None:
-        bias_part = tl.sum(tl.where(row_exists[:, None], grad_gate, 0), 0)
-        tl.store(gate_bias_parts + tile.to(tl.int64) * F + column, bias_part, column_exists)
+        gate_bias_part += tile.to(tl.int64) * F
+    weight_part = _through_activation(
+        grad, weight, row, row_exists, block * BLOCK_N,
+        gate_PF, up_PF, grad_gate_PF, grad_up_PF, hidden_PF, gate_bias_part, F, ACTIVATION,
+    )  # fmt: skip
     if down_bias_ED is not None:  # noqa: SIM102 — known when compiling, unlike the block
         if block == 0:
             row_weight = tl.where(row_exists, weight, 0)
@@ -89,6 +72,62 @@ def hidden_gradients(
                 bias_sum = tl.sum(grad_y * row_weight[:, None], 0)
                 tl.store(down_bias_parts + tile.to(tl.int64) * D + d, bias_sum, d < D)
     tl.store(weight_parts_BP + block.to(tl.int64) * num_rows + row, weight_part, row_exists)
+
+
+@triton.jit
+def _through_activation(
+    grad,
+    weight,
+    row,
+    row_exists,
+    first_column,
+    gate_PF,
+    up_PF,
+    grad_gate_PF,
+    grad_up_PF,
+    hidden_PF,
+    gate_bias_part,
+    F: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+):
+    """The part of `hidden_gradients` after its product, a few columns at a time, for want of registers."""
+    WIDTH: tl.constexpr = grad.shape[1]
+    if WIDTH > FEW_COLUMNS:
+        left, right = halves(grad)
+        weight_part = _through_activation(
+            left, weight, row, row_exists, first_column,
+            gate_PF, up_PF, grad_gate_PF, grad_up_PF, hidden_PF, gate_bias_part, F, ACTIVATION,
+        )  # fmt: skip
+        weight_part += _through_activation(
+            right, weight, row, row_exists, first_column + WIDTH // 2,
+            gate_PF, up_PF, grad_gate_PF, grad_up_PF, hidden_PF, gate_bias_part, F, ACTIVATION,
+        )  # fmt: skip
+    else:
+        column = first_column + tl.arange(0, WIDTH)
+        column_exists = column < F
+        exists = row_exists[:, None] & column_exists[None, :]
+        here = row[:, None] * F + column[None, :]
+        gate = tl.load(gate_PF + here, exists, 0).to(tl.float32)
+        value, slope = step(gate, ACTIVATION)
+        activated = gate * value
+        slope = value + gate * slope
+        if up_PF is None:
+            hidden = activated
+            grad_gate = slope
+        else:
+            up = tl.load(up_PF + here, exists, 0).to(tl.float32)
+            hidden = activated * up
+            grad_gate = slope * up
+        weight_part = tl.sum(tl.where(exists, hidden * grad, 0), 1)
+        store_tile(hidden_PF, hidden * weight[:, None], row, column, F, exists)
+        grad *= weight[:, None]
+        grad_gate *= grad
+        store_tile(grad_gate_PF, grad_gate, row, column, F, exists)
+        if up_PF is not None:
+            store_tile(grad_up_PF, activated * grad, row, column, F, exists)
+        if gate_bias_part is not None:
+            tl.store(gate_bias_part + column, tl.sum(tl.where(exists, grad_gate, 0), 0), column_exists)
+    return weight_part
 
 
 @triton.jit

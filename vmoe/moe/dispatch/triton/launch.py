@@ -178,7 +178,7 @@ class Run:
         network, rows, inner, width = self.network, self.rows, self.inner, self.width
         has_up = network.up_EFD is not None
         tiles = len(self.plan.tiles)
-        blocks = self.product_blocks(inner, width, accumulators=2)
+        blocks = self.product_blocks(inner, width)
         num_blocks = triton.cdiv(inner, blocks.n)
         hidden_PF, grad_gate_PF = self.empty(rows, inner), self.empty(rows, inner)
         grad_up_PF = self.empty(rows, inner) if has_up else None

@@ -12,7 +12,7 @@ import triton.language as tl
 
 from .activations import step
 from .plan import rows_of_tile
-from .tiles import columns_of, multiply, multiply_two, store_tile
+from .tiles import FEW_COLUMNS, columns_of, halves, multiply, multiply_two, store_tile
 
 
 @triton.jit
@@ -43,8 +43,7 @@ def in_products(
     if expert < 0:
         return
     row, row_exists = rows_of_tile(tiles, tile, BLOCK_M)
-    column, column_exists = columns_of(tl.program_id(0) % tl.cdiv(F, BLOCK_N), F, BLOCK_N)
-    exists = row_exists[:, None] & column_exists[None, :]
+    column, _ = columns_of(tl.program_id(0) % tl.cdiv(F, BLOCK_N), F, BLOCK_N)
     x_rows = x_TD + tl.load(tokens_P + row) * D
     gate_columns = gate_EFI + expert * F * INPUTS + column * INPUTS
 
@@ -60,19 +59,56 @@ def in_products(
     else:
         gate = multiply(gate, z_PI + row * INPUTS, gate_columns, INPUTS, 1, BLOCK_I, PRECISION)
         up = multiply(up, x_rows, up_EFD + expert * F * D + column * D, D, 1, BLOCK_K, PRECISION)
+    bias_F = gate_bias_EF
     if gate_bias_EF is not None:
-        gate += tl.load(gate_bias_EF + expert * F + column).to(tl.float32)[None, :]
+        bias_F += expert * F
+    first_column = tl.program_id(0) % tl.cdiv(F, BLOCK_N) * BLOCK_N
+    _activate(
+        gate, up, row, row_exists, first_column, bias_F, gate_PF, up_PF, hidden_PF, F, up_EFD is not None, ACTIVATION
+    )
 
-    if gate_PF is not None:
-        store_tile(gate_PF, gate, row, column, F, exists)
-    if up_PF is not None:
-        store_tile(up_PF, up, row, column, F, exists)
-    if hidden_PF is not None:
-        value, _ = step(gate, ACTIVATION)
-        hidden = gate * value
-        if up_EFD is not None:
-            hidden *= up
-        store_tile(hidden_PF, hidden, row, column, F, exists)
+
+@triton.jit
+def _activate(
+    gate,
+    up,
+    row,
+    row_exists,
+    first_column,
+    bias_F,
+    gate_PF,
+    up_PF,
+    hidden_PF,
+    F: tl.constexpr,
+    HAS_UP: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+):
+    """What `in_products` does after its products, a few columns at a time, for want of registers."""
+    WIDTH: tl.constexpr = gate.shape[1]
+    if WIDTH > FEW_COLUMNS:
+        gate_left, gate_right = halves(gate)
+        up_left, up_right = halves(up)
+        column = first_column
+        _activate(gate_left, up_left, row, row_exists, column, bias_F, gate_PF, up_PF, hidden_PF, F, HAS_UP, ACTIVATION)
+        column += WIDTH // 2
+        _activate(
+            gate_right, up_right, row, row_exists, column, bias_F, gate_PF, up_PF, hidden_PF, F, HAS_UP, ACTIVATION
+        )
+    else:
+        column = first_column + tl.arange(0, WIDTH)
+        exists = row_exists[:, None] & (column < F)[None, :]
+        if bias_F is not None:
+            gate += tl.load(bias_F + column, column < F, 0).to(tl.float32)[None, :]
+        if gate_PF is not None:
+            store_tile(gate_PF, gate, row, column, F, exists)
+        if up_PF is not None:
+            store_tile(up_PF, up, row, column, F, exists)
+        if hidden_PF is not None:
+            value, _ = step(gate, ACTIVATION)
+            hidden = gate * value
+            if HAS_UP:
+                hidden *= up
+            store_tile(hidden_PF, hidden, row, column, F, exists)
 
 
 @triton.jit

@@ -6,6 +6,8 @@ Shapes: M rows and N columns of a tile, K what a product sums over.
 import triton
 import triton.language as tl
 
+FEW_COLUMNS = tl.constexpr(32)  # of a tile, to be activated at once: more and registers spill
+
 
 @triton.jit
 def columns_of(block, N: tl.constexpr, BLOCK_N: tl.constexpr):
@@ -62,3 +64,11 @@ def multiply_two(
 def store_tile(out, value, row, column, WIDTH: tl.constexpr, exists):
     """Into the (…, WIDTH) matrix at `out`, in its type."""
     tl.store(out + row[:, None] * WIDTH + column[None, :], value.to(out.dtype.element_ty), exists)
+
+
+@triton.jit
+def halves(tile):
+    """Its left and its right columns."""
+    M: tl.constexpr = tile.shape[0]
+    N: tl.constexpr = tile.shape[1]
+    return tl.split(tl.permute(tl.reshape(tile, (M, 2, N // 2)), (0, 2, 1)))
