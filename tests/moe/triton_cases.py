@@ -247,6 +247,17 @@ def test_float64_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_operator_is_what_it_says_to_the_compiler(keep):
+    inputs, _ = make("lowrank_glu", padding=0)
+    *inputs, network = place(inputs, torch.float32)
+    for tensor in flat((*inputs, network)).values():
+        tensor.requires_grad_()
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
+    torch.library.opcheck(torch.ops.vmoe.experts, (*inputs, *network, "gelu", "triton", keep), test_utils=checks)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "route", "sizes"), list(product(KINDS, ROUTES, (ODD, EVEN))))
 def test_every_kind_with_every_routing(kind, route, sizes, small_blocks):
     for dtype, keep in ((torch.float32, False), (torch.bfloat16, True), (torch.float16, True)):

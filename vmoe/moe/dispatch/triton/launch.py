@@ -75,7 +75,7 @@ class Run:
         self.weights_P = weights_P.contiguous()
         self.tokens_P = tokens_P.contiguous()
         self.ends_E = ends_E.contiguous()
-        self.network = Network(*(None if weight is None else weight.contiguous() for weight in network))
+        self.network = network.map(Tensor.contiguous)
         self.activation = activation
         self.rows = len(tokens_P)
         self.experts, self.inner, self.gate_inputs = network.gate_EFI.shape
@@ -218,7 +218,7 @@ class Run:
             BLOCK=256,
             enable_fp_fusion=True,
         )
-        grads = Network(*(None if weight is None else torch.empty_like(weight) for weight in network))
+        grads = network.map(torch.empty_like)
         self.sum_bias_parts(gate_parts, down_parts, grads)
         self.weight_gradients(grad_TD, hidden_PF, grad_gate_PF, grad_up_PF, grads)
         del hidden_PF
@@ -254,23 +254,25 @@ class Run:
     def weight_gradients(
         self, grad_TD: Tensor, hidden_PF: Tensor, grad_gate_PF: Tensor, grad_up_PF: Tensor | None, grads: Network
     ) -> None:
-        down = (hidden_PF, grad_TD, grads.down_EDF)
+        """By gate, up and down: in one launch where the gate reads x."""
         gate, up = (grad_gate_PF, grads.gate_EFI), (grad_up_PF, grads.up_EFD)
+        down = (hidden_PF, grad_TD, grads.down_EDF)
         if self.z_PR is None:
-            self.outer_products(self.x_TD, self.tokens_P, gate, up, down)
+            self.outer_products(self.x_TD, self.tokens_P, a=gate, b=up, down=down)
         else:
-            self.outer_products(self.x_TD, self.tokens_P, up, down=down)
-            self.outer_products(self.z_PR, None, gate)
+            self.outer_products(self.x_TD, self.tokens_P, a=up, down=down)
+            self.outer_products(self.z_PR, None, a=gate)
 
     def outer_products(
         self,
         x_TN: Tensor,
         tokens_P: Tensor | None,
+        *,
         a: tuple[Tensor | None, Tensor | None],
         b: tuple[Tensor | None, Tensor | None] = (None, None),
         down: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None),
     ) -> None:
-        """The sums of `weight_gradients` by their inputs and outputs."""
+        """The sums of the kernel `weight_gradients`: of each its (P, F) and its output; for down, ∂L/∂y too."""
         (a_PF, a_out_EFN), (b_PF, b_out_EFN), (hidden_PF, grad_TN, down_out_ENF) = a, b, down
         inner, outer = self.inner, x_TN.shape[1]
         blocks = outer_blocks(inner, outer, self.x_TD.dtype, self.precision)
