@@ -23,10 +23,11 @@ TILE = 1024  # rows at most; more rows of one expert are cut into equal parts
 
 
 class Tile(NamedTuple):
-    """Consecutive rows of one expert."""
+    """Consecutive rows of one expert, and whether they are its first."""
 
     expert: int
     rows: slice
+    first: bool
 
     @property
     def size(self) -> int:
@@ -36,7 +37,7 @@ class Tile(NamedTuple):
 def tiles(ends_E: Tensor) -> list[Tile]:
     """All rows up to the last end, expert by expert; none for an expert without rows."""
     return [
-        Tile(expert, slice(*bounds))
+        Tile(expert, slice(*bounds), bounds[0] == start)
         for expert, (start, end) in enumerate(pairwise([0, *ends_E.tolist()]))
         for bounds in pairwise(cut(start, end))
     ]
@@ -114,6 +115,19 @@ def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, out_NO: Tenso
     return torch.addmm(bias_O, x_NI, weight_OI.mT, out=out_NO)
 
 
+def clear_idle(totals: Network, ends_E: Tensor) -> None:
+    """Zeros where no tile will start a sum: the weights of experts without rows, and every bias."""
+    idle_E = ends_E.diff(prepend=ends_E.new_zeros(1)) == 0
+    for total in totals:
+        if total is not None:
+            total[idle_E if total.dim() == 3 else ...] = 0
+
+
+def add_outer(total_OI: Tensor, y_NO: Tensor, x_NI: Tensor, tile: Tile) -> None:
+    """Add the sum of the rows' outer products; an expert's first tile starts from 0, whatever is there."""
+    torch.addmm(total_OI, y_NO.mT, x_NI, beta=0 if tile.first else 1, out=total_OI)
+
+
 def sum_type(x: Tensor) -> torch.dtype:
     """Of sums over a token's experts: at least float32, rounded once at their end."""
     return torch.promote_types(x.dtype, torch.float32)
@@ -167,8 +181,9 @@ def backward(
         torch.zeros_like(x_TD, dtype=sum_type(x_TD)),
         None if z_PR is None else torch.zeros_like(z_PR),
         torch.zeros_like(weights_P),
-        network.map(torch.zeros_like),
+        network.map(torch.empty_like),
     )
+    clear_idle(grads.network, ends_E)
     for tile in walk.tiles:
         n, expert, grad = tile.size, network.expert(tile.expert), grads.network.expert(tile.expert)
         x_ND, pre = walk.gather(x_TD, tile, "x"), walk.pre_activations(tile)
@@ -190,18 +205,18 @@ def backward(
         grad_ND.mul_(weights_P[tile.rows, None])
         grad_hidden_NF.mul_(weights_P[tile.rows, None])
 
-        grad.down_DF.addmm_(grad_ND.mT, hidden_NF)
+        add_outer(grad.down_DF, grad_ND, hidden_NF, tile)
         if grad.down_bias_D is not None:
             grad.down_bias_D.add_(grad_ND.sum(0))
         grad_x_ND = take("grad x", n, dim).zero_()
         if expert.up_FD is not None:
             assert grad.up_FD is not None
             grad_up_NF = acted_NF.mul_(grad_hidden_NF)
-            grad.up_FD.addmm_(grad_up_NF.mT, x_ND)
+            add_outer(grad.up_FD, grad_up_NF, x_ND, tile)
             torch.mm(grad_up_NF, expert.up_FD, out=grad_x_ND)
             grad_hidden_NF.mul_(pre.up_PF)
         grad_gate_NF = walk.activation.backward(grad_hidden_NF, pre.gate_PF)
-        grad.gate_FI.addmm_(grad_gate_NF.mT, walk.gate_inputs(tile, x_ND))
+        add_outer(grad.gate_FI, grad_gate_NF, walk.gate_inputs(tile, x_ND), tile)
         if grad.gate_bias_F is not None:
             grad.gate_bias_F.add_(grad_gate_NF.sum(0))
         if grads.z_PR is None:
