@@ -12,6 +12,7 @@ of weights in another type, or gradients of single experts before they are stack
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -95,6 +96,6 @@ def trace_cuda(step: Callable[[], Gradients]) -> tuple[list[Change], list[Tensor
         Change(entry["addr"], signs[entry["action"]] * entry["size"]) for entry in entries if entry["action"] in signs
     ]
     counted = torch.cuda.max_memory_allocated() - before
-    # The allocator counts in blocks of 512 bytes; the trace, the bytes asked for.
-    assert abs(peak(changes) - counted) <= 0.02 * counted + 2**20, f"trace {peak(changes)}, allocator {counted}"
+    if abs(peak(changes) - counted) > 0.02 * counted + 2**20:  # the allocator counts in blocks of 512 bytes
+        warnings.warn(f"the trace's peak is {peak(changes)} bytes, the allocator's own {counted}", stacklevel=2)
     return changes, returned

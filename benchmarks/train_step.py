@@ -234,8 +234,9 @@ def measure(report: Report, name: str, options: argparse.Namespace, clock: Clock
     steps: dict[str, Callable[[], object]] = {gate: training.step for gate, training in trainings.items()}
     if options.compile:
         steps |= {f"{gate} compiled": compiled(trainings[gate]) for gate in subject.compiled if gate in trainings}
-    for step in steps.values():
-        step()  # the optimizer's state, and what compiles
+    if device.type == "cuda":
+        for step in steps.values():
+            step()  # makes the optimizer's state and compiles, so that the next one waits for what every step waits for
     syncs = {gate: count_synchronisations(step, device) for gate, step in steps.items()}
     timings = race([Contestant(gate, step) for gate, step in steps.items()], device, clock.share())
     shape = f"{name}, {subject.samples[device.type]}×{subject.tokens[device.type]} tokens"
