@@ -6,6 +6,7 @@ TRITON_INTERPRET is set before anything imports it.
 
 import os
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -150,19 +151,20 @@ PATCHED = set()
 
 
 @pytest.fixture(autouse=True)
-def interpreter(monkeypatch):
+def mended_interpreter(monkeypatch):
     """Mends Triton's interpreter: it multiplies the bits of bfloat16 as integers and truncates where a GPU rounds to
-    bfloat16; and for every call in a kernel it patches the language anew, which takes most of its time, though once a
-    function is enough.
+    bfloat16; and it patches the language anew for every launch and every call in a kernel, which takes most of its
+    time, though once a function is enough.
     """
     if DEVICE == "cuda":
         return
     assert os.environ.get("TRITON_INTERPRET") == "1", "see test_triton.py"
     import numpy
     import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle, _patch_lang
+    from triton.runtime import interpreter
 
-    multiply, narrow = InterpreterBuilder.create_dot, InterpreterBuilder.create_fp_trunc
+    builder, TensorHandle = interpreter.InterpreterBuilder, interpreter.TensorHandle
+    multiply, narrow, patch = builder.create_dot, builder.create_fp_trunc, interpreter._patch_lang
 
     def widen(operand):
         if operand.dtype.scalar != tl.bfloat16:
@@ -178,16 +180,16 @@ def interpreter(monkeypatch):
         rounded = torch.from_numpy(value.data.copy()).bfloat16().view(torch.int16)
         return TensorHandle(rounded.numpy().view(numpy.uint16), tl.bfloat16)
 
-    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
-    monkeypatch.setattr(InterpreterBuilder, "create_fp_trunc", create_fp_trunc)
+    monkeypatch.setattr(builder, "create_dot", create_dot)
+    monkeypatch.setattr(builder, "create_fp_trunc", create_fp_trunc)
 
-    def call(self, *args, **kwargs):
-        if self.fn not in PATCHED:
-            PATCHED.add(self.fn)
-            _patch_lang(self.fn)
-        return self.rewrite()(*args, **kwargs)
+    def patch_once(function):
+        if function not in PATCHED:
+            PATCHED.add(function)
+            patch(function)
+        return SimpleNamespace(restore=lambda: None)
 
-    monkeypatch.setattr(InterpretedFunction, "__call__", call)
+    monkeypatch.setattr(interpreter, "_patch_lang", patch_once)
 
 
 @pytest.fixture
