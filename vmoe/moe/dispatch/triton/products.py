@@ -39,33 +39,33 @@ def in_products(
 ):
     """``gate = gate(z or x) + b``, ``up = up(x)`` and ``hidden = act(gate) ⊙ up``, each where it is asked for."""
     tile = tl.program_id(0) // tl.cdiv(F, BLOCK_N)
+    block = tl.program_id(0) % tl.cdiv(F, BLOCK_N)
     expert = tl.load(tiles + 3 * tile).to(tl.int64)
     if expert < 0:
         return
     row, row_exists = rows_of_tile(tiles, tile, BLOCK_M)
-    column, _ = columns_of(tl.program_id(0) % tl.cdiv(F, BLOCK_N), F, BLOCK_N)
+    column, _ = columns_of(block, F, BLOCK_N)
     x_rows = x_TD + tl.load(tokens_P + row) * D
+    gate_rows = x_rows if z_PI is None else z_PI + row * INPUTS
     gate_columns = gate_EFI + expert * F * INPUTS + column * INPUTS
 
     gate = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     if up_EFD is None:
-        gate = multiply(
-            gate, x_rows if z_PI is None else z_PI + row * INPUTS, gate_columns, INPUTS, 1, BLOCK_I, PRECISION
-        )
-    elif z_PI is None:
-        up_columns = up_EFD + expert * F * D + column * D
-        gate, up = multiply_two(gate, up, x_rows, gate_columns, up_columns, D, BLOCK_K, PRECISION)
+        gate = multiply(gate, gate_rows, gate_columns, INPUTS, 1, BLOCK_I, PRECISION)
     else:
-        gate = multiply(gate, z_PI + row * INPUTS, gate_columns, INPUTS, 1, BLOCK_I, PRECISION)
-        up = multiply(up, x_rows, up_EFD + expert * F * D + column * D, D, 1, BLOCK_K, PRECISION)
+        up_columns = up_EFD + expert * F * D + column * D
+        if z_PI is None:
+            gate, up = multiply_two(gate, up, x_rows, gate_columns, up_columns, D, BLOCK_K, PRECISION)
+        else:
+            gate = multiply(gate, gate_rows, gate_columns, INPUTS, 1, BLOCK_I, PRECISION)
+            up = multiply(up, x_rows, up_columns, D, 1, BLOCK_K, PRECISION)
     bias_F = gate_bias_EF
     if gate_bias_EF is not None:
         bias_F += expert * F
-    first_column = tl.program_id(0) % tl.cdiv(F, BLOCK_N) * BLOCK_N
-    _activate(
-        gate, up, row, row_exists, first_column, bias_F, gate_PF, up_PF, hidden_PF, F, up_EFD is not None, ACTIVATION
-    )
+    HAS_UP: tl.constexpr = up_EFD is not None
+    first_column = block * BLOCK_N
+    _activate(gate, up, row, row_exists, first_column, bias_F, gate_PF, up_PF, hidden_PF, F, HAS_UP, ACTIVATION)
 
 
 @triton.jit
