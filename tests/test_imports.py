@@ -170,6 +170,13 @@ def test_importing_vmoe_loads_none_of_its_dependencies():
     assert not {"torch", "timm", "pydantic", "yaml", "numpy", "ffcv", "matplotlib"} & set(loaded)
 
 
+def test_importing_the_core_does_not_load_the_compiler():
+    """Nor kernels for a device that is not asked for: each takes seconds."""
+    loaded = set(run("import sys, vmoe.moe; print(*sys.modules)").split())
+    assert "vmoe.moe.dispatch.fused" in loaded
+    assert not {"torch._dynamo", "torch._inductor", "triton", "vmoe.moe.dispatch.triton"} & loaded
+
+
 def test_every_public_name_is_there_and_no_other():
     for name in vmoe.__all__:
         assert getattr(vmoe, name).__name__ == name

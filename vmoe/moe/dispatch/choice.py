@@ -20,10 +20,13 @@ def choose(x_TD: Tensor, experts: Experts) -> str:
     return _constant(str(x_TD.device), autocast_type(x_TD), why_not_fused(experts), torch.compiler.is_compiling())
 
 
-@torch.compiler.assume_constant_result
 def _constant(device: str, dtype: torch.dtype, unfused: str | None, compiling: bool) -> str:
     """`choose_path` for a graph that is being captured, too: called there, not captured."""
     return choose_path(device, dtype, unfused, compiling)
+
+
+# What `torch.compiler.assume_constant_result` sets; calling that would import the whole compiler with this package.
+_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
