@@ -61,7 +61,7 @@ def dispatch_fused(
         raise ValueError(f"moe.dispatch is {kernels!r}, but {unfused}; allowed: auto, reference, grouped")
     assert experts.activation_name is not None
     pairs = sort_pairs(routing, options.capacity)
-    x_TD = x_TD.to(dtype)
+    x_TD = x_TD.to(dtype).contiguous()
     z_PR = None if features_TER is None else pairs.of(features_TER.to(dtype))
     if features_TER is None and experts.feature_layer is not None:
         z_PR = grouped_linear(x_TD[pairs.tokens_P], experts.feature_layer.weight, None, pairs.ends_E)
