@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from vmoe.moe import HostMlp, Mlp, MoESpec, RoutingFree, TopK, build_moe
 from vmoe.moe.dispatch.network import Network
 from vmoe.moe.dispatch.pairs import sort_pairs
 from vmoe.moe.dispatch.triton import backward, forward, launch
@@ -246,6 +247,26 @@ def test_float64_is_refused():
     inputs, _ = make("mlp")
     with pytest.raises(ValueError, match="float64"):
         forward(*place(inputs, torch.float64), "gelu", True)
+
+
+@pytest.mark.parametrize(
+    ("gate", "experts", "capacity"), [(TopK(), Mlp(hidden=10), None), (RoutingFree(start=1.0), None, 0.9)]
+)
+def test_a_layer_by_its_name(gate, experts, capacity):
+    """From the spec to the kernels: the layer's output and every gradient are those of the reference path."""
+    outcomes = []
+    for path in ("reference", "triton"):
+        torch.manual_seed(0)
+        spec = MoESpec(gate=gate, experts=experts, num_experts=4, dispatch=path, capacity=capacity)
+        host = HostMlp(dim=12, hidden=24, activation=torch.nn.GELU(), bias=True, std_in=0.3, std_out=0.3)
+        layer = build_moe(spec, host).to(DEVICE)
+        x = functional.layer_norm(torch.randn(2, 5, 12), (12,)).to(DEVICE).requires_grad_()
+        y = layer(x)
+        y.square().sum().backward()
+        outcomes.append([y, x.grad, *(parameter.grad for parameter in layer.parameters() if parameter.requires_grad)])
+    for wanted, found in zip(*outcomes, strict=True):
+        assert wanted.norm() > 0
+        assert (found - wanted).norm() <= 1e-5 * wanted.norm()
 
 
 @pytest.mark.slow
