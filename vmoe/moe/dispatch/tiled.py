@@ -1,8 +1,7 @@
-"""Kernels of the fused path for CPUs: some rows of one expert at a time, so that they stay in the caches.
+"""Kernels of the fused path for CPUs: some rows of one expert at a time, in memory that is used again.
 
-A tile of rows goes through the whole expert before the next one starts. What lies between lives in buffers that all
-tiles share, because on a CPU memory that is new costs as much as the arithmetic of a narrow layer. Works on any
-device and for any type, but reads the groups' ends on the host.
+A tile of rows goes through the whole expert before the next one starts, and what lies between lives in buffers that all
+tiles share. Works on any device and for any type, but reads the groups' ends on the host.
 
 Shapes: T tokens, D width, E experts, F hidden width, I gate inputs, P active pairs, N rows of a tile.
 """
@@ -19,7 +18,7 @@ from torch import Tensor
 from ..activations import ACTIVATIONS
 from .network import Expert, Gradients, Hidden, Network
 
-TILE = 1024  # rows at most; more rows of one expert are cut into equal parts
+TILE = 2048  # rows at most; more rows of one expert are cut into equal parts. Below 1024, products get slower.
 
 
 class Tile(NamedTuple):
