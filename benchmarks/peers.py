@@ -49,7 +49,7 @@ Make = Callable[[MoE], Rival]
 
 SMALL = 200  # tokens; sizes below it are there for transformers' batched_mm, and no target is judged by them
 SIZES = {
-    "cpu": (Size(384, 1, 49), Size(384, 32, 197)),
+    "cpu": (Size(384, 1, 49), Size(384, 64, 197)),
     "cuda": (Size(384, 1, 197), Size(384, 64, 197), Size(384, 256, 197)),
 }
 FREE_SIZES = (Size(384, 32, 197), Size(384, 64, 197))  # T 6,304 and 12,608
@@ -58,7 +58,7 @@ DENSITY = 0.25
 # Some sum gradients of biases and gates over thousands of tokens in bfloat16, which float32 does not round.
 RIVALS_TOLERANCE = {torch.float32: TOLERANCE[torch.float32], torch.bfloat16: 5e-2}
 LIMIT = {"cpu": 8 * 2**30, "cuda": 32 * 2**30}  # bytes that one contestant may take
-BUDGET = {"cpu": 120, "cuda": 100}
+BUDGET = {"cpu": 60, "cuda": 100}
 OURS = "vmoe auto"
 COLUMNS = ("tokens", "dtype", "who", "ms", "over vmoe auto", "MiB", "syncs")
 NOTE = "MiB: the peak of a step beyond what lay allocated before, without the parameters' gradients."

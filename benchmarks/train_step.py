@@ -53,7 +53,7 @@ RATE = 1e-6
 AUTOCAST = {"cpu": None, "cuda": torch.bfloat16}
 TIME_AT_MOST = {"cpu": 1.10, "cuda": 1.15}
 MEMORY_AT_MOST = 1.25
-BUDGET = {"cpu": 220, "cuda": 200}
+BUDGET = {"cpu": 120, "cuda": 200}
 COLUMNS = ("model", "gate", "ms", "over dense", "a second", "MiB", "MiB over dense", "density", "syncs")
 NOTE = (
     "a second: images or tokens. MiB: of forward and backward, without parameters, their gradients and the optimizer."
