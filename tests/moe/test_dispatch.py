@@ -87,11 +87,13 @@ def test_a_path_equals_a_loop_over_pairs(dispatch, experts, route, ahead):
 
 @pytest.mark.parametrize("experts", EXPERTS)
 @pytest.mark.parametrize("route", ["two", "threshold"])
-def test_gradcheck(dispatch, experts, route):
+@pytest.mark.parametrize("path", ["reference", "grouped", "tiled"])
+def test_gradcheck(path, experts, route):
     layer, x, scores = prepare(experts, num_tokens=3)
 
     def function(x, scores):
-        return dispatch(x, features_of(layer, x, True), ROUTES[route](scores), layer.experts)
+        given = (x, features_of(layer, x, True), ROUTES[route](scores), layer.experts)
+        return PATHS[path](*given, DispatchOptions())
 
     assert torch.autograd.gradcheck(function, (x, scores))
 

@@ -206,12 +206,12 @@ def test_every_kind_of_experts(kind, small_blocks):
     compare(make(kind))
 
 
-@pytest.mark.parametrize("route", ROUTES)
-def test_every_routing(route):
+@pytest.mark.parametrize("route", ["every", "one expert idle", "all on one", "nothing"])
+def test_awkward_routings(route):
     compare(make("mlp", route, padding=0))
 
 
-@pytest.mark.parametrize("route", ["threshold", "nothing"])
+@pytest.mark.parametrize("route", ["threshold"])
 def test_one_token(route):
     compare(make("lowrank_glu", route, num_tokens=1))
 
