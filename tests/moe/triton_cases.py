@@ -250,7 +250,7 @@ def test_float64_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("gate", "experts", "capacity"), [(TopK(), Mlp(hidden=10), None), (RoutingFree(start=1.0), None, 0.9)]
+    ("gate", "experts", "capacity"), [(TopK(), Mlp(hidden=10), None), (RoutingFree(start=1.0), None, 1.0)]
 )
 def test_a_layer_by_its_name(gate, experts, capacity):
     """From the spec to the kernels: the layer's output and every gradient are those of the reference path."""
