@@ -118,6 +118,13 @@ if ! pip install --quiet "uv==$uv_version" || ! uv -r requirements.lock; then
     pip install --quiet --use-pep517 -r requirements.lock
 fi
 
+if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then
+    # Python may not keep what it compiles here, so every process would compile PyTorch again, for seconds.
+    say "compiling the packages' bytecode"
+    "$venv/bin/python" -m compileall -q -j 0 "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+        >/dev/null || true # some packages hold templates that are no Python
+fi
+
 # --- 4 vmoe itself, and a check ----------------------------------------------------------------------------
 
 pip install --quiet --no-deps --no-build-isolation --editable .
