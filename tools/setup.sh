@@ -121,8 +121,8 @@ fi
 if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then
     # Python may not keep what it compiles here, so every process would compile PyTorch again, for seconds.
     say "compiling the packages' bytecode"
-    "$venv/bin/python" -m compileall -q -j 0 "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-        >/dev/null || true # some packages hold templates that are no Python
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    "$venv/bin/python" -m compileall -q -j 0 "$site" >/dev/null || true # some packages hold templates that are no Python
 fi
 
 # --- 4 vmoe itself, and a check ----------------------------------------------------------------------------
