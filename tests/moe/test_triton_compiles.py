@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
-from vmoe.moe.dispatch.network import Network  # noqa: E402
+from vmoe.moe.dispatch.network import Inputs, Network  # noqa: E402
 from vmoe.moe.dispatch.triton import backward, blocks, forward  # noqa: E402
 
 NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}
@@ -62,9 +62,9 @@ def go(kind, dtype, sizes, keep=True):
         down_bias if has_bias else None,
     )
     pairs = empty(P, dtype=torch.float32), empty(P, dtype=torch.int64), empty(E, dtype=torch.int64)
-    inputs = (empty(T, D), empty(P, R) if has_z else None, *pairs, network)
-    y_TD, hidden = forward(*inputs, "gelu", keep)
-    backward(empty(*y_TD.shape), *inputs, hidden, "gelu")
+    inputs = Inputs(empty(T, D), empty(P, R) if has_z else None, *pairs, network, "gelu")
+    y_TD, hidden = forward(inputs, keep)
+    backward(empty(*y_TD.shape), inputs, hidden)
 
 
 def compile_for(chip, kernel, given, options):

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from vmoe.moe import HostMlp, Mlp, MoESpec, RoutingFree, TopK, build_moe
-from vmoe.moe.dispatch.network import Network
+from vmoe.moe.dispatch.network import Inputs, Network
 from vmoe.moe.dispatch.pairs import sort_pairs
 from vmoe.moe.dispatch.triton import backward, forward, launch
 from vmoe.moe.dispatch.triton.blocks import Blocks
@@ -109,11 +109,11 @@ def place(inputs, dtype):
 
 def run(inputs, grad_TD, activation="gelu", keep=True):
     """The output and the gradients by name."""
-    y_TD, hidden = forward(*inputs, activation, keep)
+    y_TD, hidden = forward(Inputs(*inputs, activation), keep)
     rows = len(inputs[3]) if keep else 0
     assert len(hidden.gate_PF) == rows
     assert len(hidden.up_PF) == (0 if inputs[-1].up_EFD is None else rows)
-    grads = backward(grad_TD, *inputs, hidden, activation)
+    grads = backward(grad_TD, Inputs(*inputs, activation), hidden)
     parts = {"x": grads.x_TD, "z": grads.z_PR, "weights": grads.weights_P, **grads.network._asdict()}
     return {"y": y_TD, **{name: grad for name, grad in parts.items() if grad is not None}}
 
@@ -246,7 +246,7 @@ def test_padding_has_gradients_of_zero():
 def test_float64_is_refused():
     inputs, _ = make("mlp")
     with pytest.raises(ValueError, match="float64"):
-        forward(*place(inputs, torch.float64), "gelu", True)
+        forward(Inputs(*place(inputs, torch.float64), "gelu"), True)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ others compute the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
@@ -17,12 +16,11 @@ from .choice import choose
 from .fused import dispatch_fused
 from .grouped import dispatch_grouped
 from .options import DispatchOptions
+from .recompute import Path
 from .reference import dispatch_reference
 from .slots import dispatch_slots
 
-Dispatch = Callable[[Tensor, Tensor | None, Routing, Experts, DispatchOptions], Tensor]
-
-PATHS: dict[str, Dispatch] = {
+PATHS: dict[str, Path] = {
     "reference": dispatch_reference,
     "grouped": dispatch_grouped,
     "tiled": partial(dispatch_fused, kernels="tiled"),

@@ -27,14 +27,14 @@ from ..routing import Routing
 from . import tiled
 from .grouped_linear import autocast_type, count_rows, grouped_linear
 from .limits import why_not_fused, why_not_triton
-from .network import Gradients, Hidden, Network
+from .network import Gradients, Hidden, Inputs, Network
 from .options import DispatchOptions
 from .pairs import sort_pairs
 
 
 class Kernels(NamedTuple):
-    forward: Callable[..., tuple[Tensor, Hidden]]
-    backward: Callable[..., Gradients]
+    forward: Callable[[Inputs, bool], tuple[Tensor, Hidden]]
+    backward: Callable[[Tensor, Inputs, Hidden], Gradients]
 
 
 def find_kernels(name: str) -> Kernels:
@@ -98,8 +98,8 @@ def _fused(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y_TD, gate_PF, up_PF), the last two as in `Hidden`."""
     network = Network(gate_EFI, gate_bias_EF, up_EFD, down_EDF, down_bias_ED)
-    run = find_kernels(kernels).forward
-    y_TD, hidden = run(x_TD, z_PR, weights_P, tokens_P, ends_E, network, activation, keep)
+    inputs = Inputs(x_TD, z_PR, weights_P, tokens_P, ends_E, network, activation)
+    y_TD, hidden = find_kernels(kernels).forward(inputs, keep)
     return y_TD, *hidden
 
 
@@ -131,8 +131,8 @@ def _fused_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients by x, z, weights and the five tensors of the network; an empty tensor for what is None."""
     network = Network(gate_EFI, gate_bias_EF, up_EFD, down_EDF, down_bias_ED)
-    run = find_kernels(kernels).backward
-    grads = run(grad_TD, x_TD, z_PR, weights_P, tokens_P, ends_E, network, Hidden(gate_PF, up_PF), activation)
+    inputs = Inputs(x_TD, z_PR, weights_P, tokens_P, ends_E, network, activation)
+    grads = find_kernels(kernels).backward(grad_TD, inputs, Hidden(gate_PF, up_PF))
     none = x_TD.new_empty(0)
     rest = [none.clone() if grad is None else grad for grad in (grads.z_PR, grads.weights_P, *grads.network)]
     return grads.x_TD, *rest  # type: ignore[return-value]

@@ -41,6 +41,22 @@ class Expert(NamedTuple):
     down_bias_D: Tensor | None
 
 
+class Inputs(NamedTuple):
+    """What the fused operator is given; see `vmoe.moe.dispatch.fused`.
+
+    z_PR: the features that ``gate`` reads in place of x, where there are some. weights_P: of each pair.
+    tokens_P, ends_E: as in `vmoe.moe.dispatch.pairs`. activation: its name in `vmoe.moe.activations`.
+    """
+
+    x_TD: Tensor
+    z_PR: Tensor | None
+    weights_P: Tensor
+    tokens_P: Tensor
+    ends_E: Tensor
+    network: Network
+    activation: str
+
+
 class Hidden(NamedTuple):
     """What the activation and ``⊙`` read, the only rows that a forward keeps for its backward.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..activations import ACTIVATIONS
-from .network import Expert, Gradients, Hidden, Network
+from .network import Expert, Gradients, Hidden, Inputs, Network
 
 TILE = 2048  # rows at most; more rows of one expert are cut into equal parts. Below 1024, products get slower.
 
@@ -66,40 +66,28 @@ class Buffers:
 class Walk:
     """What forward and backward share: the tiles, and the way of a tile's rows into the hidden layer."""
 
-    def __init__(
-        self,
-        x_TD: Tensor,
-        z_PR: Tensor | None,
-        tokens_P: Tensor,
-        ends_E: Tensor,
-        network: Network,
-        activation: str,
-        kept: Hidden | None,
-    ):
-        self.x_TD = x_TD
-        self.z_PR = z_PR
-        self.tokens_P = tokens_P
-        self.tiles = tiles(ends_E)
-        self.network = network
-        self.activation = ACTIVATIONS[activation]
+    def __init__(self, inputs: Inputs, kept: Hidden | None):
+        self.inputs = inputs
+        self.tiles = tiles(inputs.ends_E)
+        self.activation = ACTIVATIONS[inputs.activation]
         self.kept = kept
-        self.buffers = Buffers(x_TD, max((tile.size for tile in self.tiles), default=0))
+        self.buffers = Buffers(inputs.x_TD, max((tile.size for tile in self.tiles), default=0))
 
     def gather(self, rows_TD: Tensor, tile: Tile, purpose: str) -> Tensor:
         """(N, D): the rows of the tile's tokens."""
         out = self.buffers.take(purpose, tile.size, rows_TD.shape[1])
-        return torch.index_select(rows_TD, 0, self.tokens_P[tile.rows], out=out)
+        return torch.index_select(rows_TD, 0, self.inputs.tokens_P[tile.rows], out=out)
 
     def pre_activations(self, tile: Tile) -> Hidden:
         """Where the tile's rows of `Hidden` are, or are to be; without ``up``, an empty tensor stands for its rows."""
         if self.kept is not None:
             return Hidden(self.kept.gate_PF[tile.rows], self.kept.up_PF[tile.rows])
-        width = self.network.gate_EFI.shape[1]
-        up_rows = 0 if self.network.up_EFD is None else tile.size
+        width = self.inputs.network.gate_EFI.shape[1]
+        up_rows = 0 if self.inputs.network.up_EFD is None else tile.size
         return Hidden(self.buffers.take("gate", tile.size, width), self.buffers.take("up", up_rows, width))
 
     def gate_inputs(self, tile: Tile, x_ND: Tensor) -> Tensor:
-        return x_ND if self.z_PR is None else self.z_PR[tile.rows]
+        return x_ND if self.inputs.z_PR is None else self.inputs.z_PR[tile.rows]
 
     def enter(self, expert: Expert, tile: Tile, x_ND: Tensor, pre: Hidden) -> None:
         """Compute the tile's rows of `Hidden`."""
@@ -132,20 +120,12 @@ def sum_type(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def forward(
-    x_TD: Tensor,
-    z_PR: Tensor | None,
-    weights_P: Tensor,
-    tokens_P: Tensor,
-    ends_E: Tensor,
-    network: Network,
-    activation: str,
-    keep: bool,
-) -> tuple[Tensor, Hidden]:
+def forward(inputs: Inputs, keep: bool) -> tuple[Tensor, Hidden]:
     """(y_TD, what the backward reads); see `vmoe.moe.dispatch.fused`."""
+    x_TD, _, weights_P, tokens_P, _, network, _ = inputs
     (dim, width), pairs = network.down_EDF.shape[1:], len(tokens_P) if keep else 0
     hidden = Hidden(x_TD.new_empty(pairs, width), x_TD.new_empty(0 if network.up_EFD is None else pairs, width))
-    walk = Walk(x_TD, z_PR, tokens_P, ends_E, network, activation, hidden if keep else None)
+    walk = Walk(inputs, hidden if keep else None)
     y_TD = torch.zeros_like(x_TD, dtype=sum_type(x_TD))
     for tile in walk.tiles:
         expert = network.expert(tile.expert)
@@ -160,21 +140,12 @@ def forward(
     return y_TD.to(x_TD.dtype), hidden
 
 
-def backward(
-    grad_TD: Tensor,
-    x_TD: Tensor,
-    z_PR: Tensor | None,
-    weights_P: Tensor,
-    tokens_P: Tensor,
-    ends_E: Tensor,
-    network: Network,
-    hidden: Hidden,
-    activation: str,
-) -> Gradients:
+def backward(grad_TD: Tensor, inputs: Inputs, hidden: Hidden) -> Gradients:
     """The gradients of `forward`; it recomputes the hidden rows where none were kept."""
+    x_TD, z_PR, weights_P, tokens_P, ends_E, network, _ = inputs
     dim, width = network.down_EDF.shape[1:]
     kept = len(hidden.gate_PF) == len(tokens_P)
-    walk = Walk(x_TD, z_PR, tokens_P, ends_E, network, activation, hidden if kept else None)
+    walk = Walk(inputs, hidden if kept else None)
     take = walk.buffers.take
     grads = Gradients(
         torch.zeros_like(x_TD, dtype=sum_type(x_TD)),

@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..network import Gradients, Hidden, Network
+from ..network import Gradients, Hidden, Inputs, Network
 from .blocks import Blocks, fit, fit_whole, outer_blocks, product_blocks, row_block
 from .gradients import hidden_gradients, weight_gradients
 from .plan import Plan, make_plan
@@ -20,37 +20,18 @@ from .sums import combine, sum_blocks, sum_tiles
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def forward(
-    x_TD: Tensor,
-    z_PR: Tensor | None,
-    weights_P: Tensor,
-    tokens_P: Tensor,
-    ends_E: Tensor,
-    network: Network,
-    activation: str,
-    keep: bool,
-) -> tuple[Tensor, Hidden]:
-    with torch.cuda.device_of(x_TD):
-        run = Run(x_TD, z_PR, weights_P, tokens_P, ends_E, network, activation)
+def forward(inputs: Inputs, keep: bool) -> tuple[Tensor, Hidden]:
+    with torch.cuda.device_of(inputs.x_TD):
+        run = Run(inputs)
         hidden, hidden_PF = run.hidden(keep=keep, activate=True)
         assert hidden_PF is not None
         return run.combine(run.down(hidden_PF)), hidden
 
 
-def backward(
-    grad_TD: Tensor,
-    x_TD: Tensor,
-    z_PR: Tensor | None,
-    weights_P: Tensor,
-    tokens_P: Tensor,
-    ends_E: Tensor,
-    network: Network,
-    hidden: Hidden,
-    activation: str,
-) -> Gradients:
-    with torch.cuda.device_of(x_TD):
-        run = Run(x_TD, z_PR, weights_P, tokens_P, ends_E, network, activation)
-        if len(hidden.gate_PF) < len(tokens_P):
+def backward(grad_TD: Tensor, inputs: Inputs, hidden: Hidden) -> Gradients:
+    with torch.cuda.device_of(inputs.x_TD):
+        run = Run(inputs)
+        if len(hidden.gate_PF) < len(inputs.tokens_P):
             hidden, _ = run.hidden(keep=True, activate=False)
         return run.backward(grad_TD.contiguous(), hidden)
 
@@ -58,16 +39,8 @@ def backward(
 class Run:
     """The kernels on one set of inputs."""
 
-    def __init__(
-        self,
-        x_TD: Tensor,
-        z_PR: Tensor | None,
-        weights_P: Tensor,
-        tokens_P: Tensor,
-        ends_E: Tensor,
-        network: Network,
-        activation: str,
-    ):
+    def __init__(self, inputs: Inputs):
+        x_TD, z_PR, weights_P, tokens_P, ends_E, network, self.activation = inputs
         if x_TD.dtype not in TYPES:
             raise ValueError(f"the triton kernels compute in one of {TYPES}, not in {x_TD.dtype}")
         self.x_TD = x_TD.contiguous()
@@ -76,7 +49,6 @@ class Run:
         self.tokens_P = tokens_P.contiguous()
         self.ends_E = ends_E.contiguous()
         self.network = network.map(Tensor.contiguous)
-        self.activation = activation
         self.rows = len(tokens_P)
         self.experts, self.inner, self.gate_inputs = network.gate_EFI.shape
         self.width = x_TD.shape[1]
