@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from vmoe.config.schema import DataConfig
+from vmoe.config.schema import ImageDataConfig
 from vmoe.data import digits, open_evaluation, open_loaders, verify_beton
 
 IMAGES, TEST = 1797, 360
@@ -44,9 +44,9 @@ def test_the_split_is_stratified() -> None:
 
 
 def test_both_loaders_read_the_same_digits(tmp_path: Path) -> None:
-    def config(loader: str) -> DataConfig:
+    def config(loader: str) -> ImageDataConfig:
         small = {"image_size": 8, "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0, "eval_crop": 1.0}
-        return DataConfig(train="digits", val="digits", loader=loader, cache=tmp_path, workers=1, **small)
+        return ImageDataConfig(train="digits", val="digits", loader=loader, cache=tmp_path, workers=1, **small)
 
     both = [open_loaders(config(loader), seed=0, batch_size=479) for loader in ("ffcv", "folder")]
     images, labels = digits.load()

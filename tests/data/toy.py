@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vmoe.config.schema import DataConfig
+from vmoe.config.schema import ImageDataConfig
 
 SIZE = 12
 COUNTS = {"cat": 9, "dog": 17, "eel": 11}  # 37 images, a prime: no batch or number of processes divides it
@@ -16,7 +16,7 @@ class Toy(NamedTuple):
     folder: Path
     beton: Path
 
-    def config(self, loader: str, **changes: Any) -> DataConfig:
+    def config(self, loader: str, **changes: Any) -> ImageDataConfig:
         """No augmentation, images at the size they are stored in, two workers, unless changed."""
         path = str(self.folder if loader == "folder" else self.beton)
         values = {
@@ -33,4 +33,4 @@ class Toy(NamedTuple):
             "eval_crop": 1.0,
             "timeout": 60.0,
         }
-        return DataConfig(**(values | changes))
+        return ImageDataConfig(**(values | changes))

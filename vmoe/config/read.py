@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from vmoe.moe.spec import MoESpec
 
 from .errors import ConfigError, config_error
-from .schema import RunConfig
+from .schema import DEFAULT_TASK, TASKS, RunConfig
 
 Mapping = dict[str, Any]
 T = TypeVar("T")
@@ -38,7 +38,15 @@ def override_config(stored: Mapping, overrides: Sequence[str], source: str) -> R
     data = stored
     for override in overrides:
         data = merge(data, _parse_override(override))
-    return validate(RunConfig, data, source)
+    return validate(schema_for(data, source), data, source)
+
+
+def schema_for(data: Mapping, source: str) -> type[RunConfig]:
+    """The schema of a config's task. Raises `ConfigError` for a task that there is not."""
+    task = data.get("task", DEFAULT_TASK)
+    if not isinstance(task, str) or task not in TASKS:
+        raise ConfigError(f"{source}: task is {task!r}; allowed: {', '.join(TASKS)}")
+    return TASKS[task]
 
 
 def parse_moe(moe: str | Mapping | MoESpec) -> MoESpec:

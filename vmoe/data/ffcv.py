@@ -27,7 +27,7 @@ import numba.typed
 import numpy as np
 import torch
 
-from vmoe.config.schema import DataConfig
+from vmoe.config.schema import ImageDataConfig
 
 from .crops import Crops, central_crops, random_crops
 from .errors import DataError, no_batch
@@ -65,7 +65,7 @@ class FFCVLoader(OrderedLoader):
     """
 
     def __init__(
-        self, file: Beton, classes: tuple[str, ...], order: Order, data: DataConfig, *, training: bool, workers: int
+        self, file: Beton, classes: tuple[str, ...], order: Order, data: ImageDataConfig, *, training: bool, workers: int
     ) -> None:
         super().__init__(classes, order)
         self.file = file

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vmoe.config.schema import DataConfig
+from vmoe.config.schema import ImageDataConfig
 
 from .errors import DataError, no_batch
 from .images import ClassFolders, read_image
@@ -36,7 +36,7 @@ class FolderLoader(OrderedLoader):
         folders: ClassFolders,
         classes: tuple[str, ...],
         order: Order,
-        data: DataConfig,
+        data: ImageDataConfig,
         *,
         training: bool,
         workers: int,
@@ -115,7 +115,7 @@ class _Batches(Dataset[Batch | str]):
         return self._transform(read_image(self._files[index]))
 
 
-def _transform(data: DataConfig, training: bool) -> Transform:
+def _transform(data: ImageDataConfig, training: bool) -> Transform:
     from timm.data import create_transform
 
     return create_transform(

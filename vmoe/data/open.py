@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmoe.config.schema import DIGITS, DataConfig
+from vmoe.config.schema import DIGITS, ImageDataConfig
 
 from .digits import materialise
 from .errors import DataError, listing, missing_package
@@ -22,7 +22,7 @@ Classes = tuple[str, ...]
 
 
 def open_loaders(
-    data: DataConfig, *, seed: int, batch_size: int, accumulate: int = 1, processes: Processes | None = None
+    data: ImageDataConfig, *, seed: int, batch_size: int, accumulate: int = 1, processes: Processes | None = None
 ) -> Loaders:
     """The loaders of a training run.
 
@@ -53,7 +53,7 @@ def open_loaders(
 
 
 def open_evaluation(
-    data: DataConfig,
+    data: ImageDataConfig,
     path: str | None = None,
     *,
     classes: Sequence[str] | None = None,
@@ -79,7 +79,7 @@ def open_evaluation(
     return _loader(data, split, names, _evaluation_order(data, split, processes), processes, training=False)
 
 
-def _open(data: DataConfig, path: str, key: str) -> ClassFolders | Beton:
+def _open(data: ImageDataConfig, path: str, key: str) -> ClassFolders | Beton:
     if path == DIGITS:
         train, test = materialise(data.cache / DIGITS, data.loader)
         path = str(train if key == "data.train" else test)
@@ -98,7 +98,7 @@ def _open(data: DataConfig, path: str, key: str) -> ClassFolders | Beton:
 
 
 def _loader(
-    data: DataConfig,
+    data: ImageDataConfig,
     split: ClassFolders | Beton,
     classes: Classes,
     order: Order,
@@ -114,7 +114,7 @@ def _loader(
     return FFCVLoader(split, classes, order, data, training=training, workers=workers)
 
 
-def _evaluation_order(data: DataConfig, split: ClassFolders | Beton, processes: Processes) -> EvaluationOrder:
+def _evaluation_order(data: ImageDataConfig, split: ClassFolders | Beton, processes: Processes) -> EvaluationOrder:
     return EvaluationOrder(len(split.labels), data.eval_batch_size, processes)
 
 

@@ -34,6 +34,10 @@ class Gate:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     SCORES_FEATURES: ClassVar[bool] = False
 
+    def why_not_causal(self) -> str | None:
+        """Why a model that sees no later token, and computes one token at a time, cannot have this gate; or None."""
+        return None
+
     def active_experts(self, num_experts: int, tokens: int | None = None) -> float:
         """Experts whose compute a token is meant to cost, in the mean; tokens: of an image, where it is known."""
         raise NotImplementedError
@@ -138,6 +142,11 @@ class Random(FixedK):
         super().__post_init__()
         require(self.source in ("fixed", "uniform", "hash"), "source", self.source, "fixed, uniform, hash")
 
+    def why_not_causal(self) -> str | None:
+        if self.source == "fixed":
+            return None
+        return f"source {self.source} routes by a token's position in the forward, and one token at a time has none"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AutonomyOfExperts(FixedK):
@@ -229,6 +238,9 @@ class ExpertChoice(Gate):
         require_positive("capacity_factor", self.capacity_factor)
         require(self.group in ("image", "batch"), "group", self.group, "image, batch")
 
+    def why_not_causal(self) -> str | None:
+        return "its experts choose among all tokens of a sequence, later ones too"
+
     def active_experts(self, num_experts: int, tokens: int | None = None) -> float:
         return self.capacity_factor
 
@@ -252,6 +264,9 @@ class Soft(Gate):
 
     def __post_init__(self) -> None:
         require(self.slots is None or self.slots >= 1, "slots", self.slots, "1 or more, or null")
+
+    def why_not_causal(self) -> str | None:
+        return "its slots mix all tokens of a sequence, later ones too"
 
     def active_experts(self, num_experts: int, tokens: int | None = None) -> float:
         if tokens is None:

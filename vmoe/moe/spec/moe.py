@@ -67,6 +67,12 @@ class MoESpec:
         """Whether the host keeps its own MLPs: the dense model."""
         return isinstance(self.gate, Dense) and self.experts is None
 
+    def check_causal(self) -> None:
+        """Raise `ValueError` where the gate does not fit a model that sees no later token."""
+        if not isinstance(self.gate, Dense) and (reason := self.gate.why_not_causal()):
+            allowed = "allowed in a causal model: gates that look at each token alone"
+            raise ValueError(f"gate.kind is {self.gate.kind!r}, and {reason}; {allowed}")
+
     def check_layers(self, count: int) -> None:
         """Raise `ValueError` where the spec does not fit so many MoE layers."""
         if isinstance(self.gate, SelfRouting) and isinstance(self.gate.offset, tuple):
