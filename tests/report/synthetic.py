@@ -9,19 +9,33 @@ from typing import Any
 
 RUN = {
     "format": 1,
-    "model": "vit_tiny_patch16_224",
-    "top1": 71.5,
-    "top5": 90.25,
     "loss": 1.25,
-    "eval_samples": 1000,
     "params": 5_717_416,
     "active_params": 5_717_416,
-    "flops_per_image": 2.5e9,
     "train_flops": 1.5e15,
-    "images_per_second": 1234.5,
     "steps": 100,
     "seed": 0,
+}
+IMAGES = {
+    "model": "vit_tiny_patch16_224",
     "data": "digits",
+    "top1": 71.5,
+    "top5": 90.25,
+    "eval_samples": 1000,
+    "flops_per_image": 2.5e9,
+    "images_per_second": 1234.5,
+}
+TEXT = {
+    "task": "text",
+    "model": "gpt2",
+    "data": "wikitext",
+    "perplexity": 24.75,
+    "bits_per_byte": 1.0625,
+    "word_perplexity": 37.5,
+    "eval_tokens": 250_000,
+    "flops_per_token": 2.5e8,
+    "tokens_per_second": 54321.0,
+    "model_flops_utilisation": 0.375,
 }
 
 
@@ -41,12 +55,13 @@ def layer(name: str, load: list[float], k: int = 2, tokens: int = 10) -> dict[st
         "load": load,
         "experts_per_token": [tokens if i == k else 0 for i in range(experts + 1)],
         "gate_mass": load,
-        "class_information": None,
+        "label_information": None,
+        "label_information_share": None,
     }
 
 
 def result(gate: str = "topk", loads: list[list[float]] | None = None, **changes: Any) -> dict[str, Any]:
-    """A result with one layer per load, in every second block; the defaults are 4 experts of uneven load."""
+    """A result of images, one layer per load, in every second block; the defaults are 4 experts of uneven load."""
     routing: dict[str, Any] = {"mean": None, "layers": []}
     if gate != "dense":
         loads = [[0.5, 0.25, 0.25, 0.0]] if loads is None else loads
@@ -54,7 +69,18 @@ def result(gate: str = "topk", loads: list[list[float]] | None = None, **changes
         numbers = [key for key, value in layers[0].items() if isinstance(value, float)]
         mean = {key: sum(one[key] for one in layers) / len(layers) for key in numbers}
         routing = {"mean": mean, "layers": layers}
-    return {**RUN, "gate": gate, "routing": routing, **changes}
+    return {**RUN, **IMAGES, "gate": gate, "routing": routing, **changes}
+
+
+def text_result(
+    gate: str = "topk", loads: list[list[float]] | None = None, information: float | None = None, **changes: Any
+) -> dict[str, Any]:
+    """A result of text as `result` gives one of images. information: of the label, as a share, in every layer."""
+    content = {key: value for key, value in result(gate, loads).items() if key not in IMAGES}
+    if content["routing"]["mean"] is not None:
+        for figures in (content["routing"]["mean"], *content["routing"]["layers"]):
+            figures["label_information_share"] = information
+    return {**content, **TEXT, **changes}
 
 
 def write(folder: Path, content: dict[str, Any]) -> Path:

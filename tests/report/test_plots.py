@@ -1,7 +1,7 @@
 """Plots: the cells, labels and marks they show, and that a picture is written for every variant."""
 
 import pytest
-from synthetic import result, write
+from synthetic import result, text_result, write
 
 from vmoe.report import parse_result, parse_sweep
 
@@ -178,3 +178,19 @@ def test_what_training_bought_run_by_run(tmp_path):
     assert save_accuracy_against_training(runs, tmp_path / "x.png").read_bytes().startswith(PNG)
     with pytest.raises(ValueError, match="no run says what its training spent"):
         accuracy_against_training(runs[2:])
+
+
+def test_language_models_are_plotted_by_their_perplexity(tmp_path):
+    runs = [parse_result(text_result(perplexity=value), tmp_path / str(value)) for value in (20.0, 30.0)]
+    ax = accuracy_against_training(runs)
+    assert [tuple(dots.get_offsets()[0]) for dots in ax.collections] == [(1.5, 20), (1.5, 30)]
+    assert ax.get_ylabel() == "validation perplexity (lower is better)"
+    rows = [{"threshold": 1.0, **text_result("routing_free")}]
+    ax = accuracy_at_thresholds(parse_sweep({"format": 1, "trained_threshold": 1.0, "rows": rows}, "x"))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("MFLOPs a token", "validation perplexity (lower is better)")
+
+
+def test_one_plot_shows_one_task():
+    runs = [parse_result(result(), "a"), parse_result(text_result(), "b")]
+    with pytest.raises(ValueError, match=r"these have 2: a \(images\), b \(text\); plot each task by itself"):
+        accuracy_against_training(runs)

@@ -6,7 +6,7 @@ import sys
 from dataclasses import FrozenInstanceError
 
 import pytest
-from synthetic import result, write
+from synthetic import TEXT, result, text_result, write
 
 from vmoe.report import parse_result, read_run
 
@@ -15,14 +15,14 @@ def test_a_run_says_what_its_result_says(tmp_path):
     content = result("topk", loads=[[0.5, 0.5], [1.0, 0.0]])
     run = read_run(write(tmp_path / "first", content))
     assert run.name == "first"
-    assert (run.gate, run.model, run.top1, run.params) == ("topk", content["model"], 71.5, 5_717_416)
+    assert (run.gate, run.model, run.measured["top1"], run.params) == ("topk", content["model"], 71.5, 5_717_416)
     assert [layer.layer for layer in run.routing.layers] == ["blocks.1.mlp", "blocks.3.mlp"]
     assert run.routing.layers[1].load == (1.0, 0.0)
     assert run.routing.layers[1].figures.dead == 0.5
     assert run.routing.mean.dead == 0.25  # (0 + 0.5) / 2
     assert run.routing.layers[0].experts_per_token == (0, 0, 10)
     with pytest.raises(FrozenInstanceError):
-        run.top1 = 100.0
+        run.loss = 0.0
 
 
 def test_a_dense_run_has_no_routing(tmp_path):
@@ -37,7 +37,29 @@ def test_an_evaluation_inside_a_run_folder_keeps_the_name_of_the_run(tmp_path):
 def test_what_was_not_measured_may_be_null():
     missing = dict.fromkeys(["top5", "loss", "train_flops", "images_per_second", "steps", "seed"])
     run = parse_result(result(**missing), "x")
-    assert (run.top5, run.train_flops, run.seed) == (None, None, None)
+    assert (run.measured["top5"], run.train_flops, run.seed) == (None, None, None)
+    missing = ["bits_per_byte", "word_perplexity", "flops_per_token", "tokens_per_second", "model_flops_utilisation"]
+    run = parse_result(text_result(**dict.fromkeys(missing)), "x")
+    assert [run.measured[key] for key in missing] == [None] * 5
+
+
+def test_a_result_without_a_task_is_one_of_images():
+    assert parse_result(result(), "x").task.name == "images"
+    assert parse_result(result(task="images"), "x") == parse_result(result(), "x")
+
+
+def test_a_run_measures_what_its_task_does():
+    run = parse_result(text_result(), "x")
+    assert run.task.name == "text"
+    assert dict(run.measured) == {key: value for key, value in TEXT.items() if key not in ("task", "model", "data")}
+
+
+def test_label_information_is_optional_in_layers():
+    """Records from before it had its name."""
+    content = text_result(information=0.25)
+    assert parse_result(content, "x").routing.mean.label_information_share == 0.25
+    del content["routing"]["mean"]["label_information_share"]
+    assert parse_result(content, "x").routing.mean.label_information_share is None
 
 
 def test_a_missing_folder_and_a_missing_result_are_named_with_the_remedy(tmp_path):
@@ -58,9 +80,10 @@ def test_a_broken_file_is_named(tmp_path, content):
         read_run(tmp_path)
 
 
-def test_every_documented_key_is_needed():
-    for key in result():
-        content = result()
+@pytest.mark.parametrize("of_task", [result, text_result])
+def test_every_documented_key_is_needed(of_task):
+    for key in set(of_task()) - {"task"}:
+        content = of_task()
         del content[key]
         with pytest.raises(ValueError, match=rf"x/result\.json: key '{key}' is missing; evaluate the run again"):
             parse_result(content, "x")
@@ -74,6 +97,8 @@ def test_every_documented_key_is_needed():
         ("top1", "71", "top1 is '71'; allowed: a number"),
         ("top1", None, "top1 is None; allowed: a number"),
         ("params", True, "params is True; allowed: a whole number"),
+        ("task", "audio", "task is 'audio'; allowed: images, text"),
+        ("task", None, "task is None; allowed: a string"),
         ("params", 1.5, "params is 1.5; allowed: a whole number"),
         ("routing", None, "routing is None; allowed: a mapping"),
     ],

@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from synthetic import result
+from synthetic import result, text_result
 
 from vmoe.report import parse_sweep, sweep_table
 
@@ -34,6 +34,15 @@ def test_a_row_for_each_threshold_and_the_one_of_training_marked():
     }
     assert cells(table, 1)["θ"] == "1.0 (trained)"
     assert "trained with θ = 1.0" in table.note
+
+
+def test_a_sweep_of_a_language_model_shows_what_its_task_measures():
+    rows = [{"threshold": 1.0, **text_result("routing_free")}]
+    table = sweep_table(parse_sweep({"format": 1, "trained_threshold": 1.0, "rows": rows}, "x"))
+    assert [column.header for column in table.columns] == [
+        *("θ", "perplexity", "bits/byte", "loss", "density", "MFLOPs/token", "active params (M)", "routing entropy"),
+        "dead experts %",
+    ]
 
 
 def test_where_the_threshold_of_training_is_not_in_the_sweep_the_note_still_names_it():

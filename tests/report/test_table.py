@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from synthetic import result
+from synthetic import result, text_result
 
 from vmoe.report import comparison, parse_result
 from vmoe.report.table import Column, Table
@@ -40,6 +40,60 @@ def test_the_row_of_a_run():
         "density": "0.500",
         "images/s": "1234",
     }
+
+
+def text_run(name, gate="topk", **changes):
+    return parse_result(text_result(gate, **changes), name)
+
+
+def test_the_row_of_a_language_model():
+    row = cells(comparison([text_run("runs/first", loads=[UNEVEN], information=0.125)]))
+    assert row == {
+        "run": "first",
+        "gate": "topk",
+        "perplexity": "24.75",
+        "bits/byte": "1.062",
+        "params (M)": "5.72",
+        "active params (M)": "5.72",
+        "MFLOPs/token": "250.00",
+        "training PFLOPs": "1.50",
+        "routing entropy": "0.750 (≥ 0.50)",
+        "largest load %": "50.0",
+        "load CV": "0.71",
+        "dead experts %": "25.0",
+        "density": "0.500",
+        "label information %": "12.5",
+        "tokens/s": "54321",
+    }
+
+
+def test_sparse_columns_stand_only_where_a_run_has_them():
+    bare, full = text_run("bare", bits_per_byte=None), text_run("full", information=0.5)
+    assert not {"bits/byte", "label information %"} & set(cells(comparison([bare])))
+    row = cells(comparison([bare, full]))
+    assert (row["bits/byte"], row["label information %"]) == ("–", "–")
+
+
+def test_runs_of_both_tasks_share_a_table_of_all_columns():
+    images, text = run("images"), text_run("text", information=0.5)
+    table = comparison([text, images])
+    apart = [set(cells(comparison([one]))) for one in (images, text)]
+    headers = [column.header for column in table.columns]
+    assert set(headers) == apart[0] | apart[1]
+    assert headers[2:6] == ["top-1 %", "top-5 %", "perplexity", "bits/byte"]
+    for index, (own, other) in enumerate([(apart[1], apart[0]), (apart[0], apart[1])]):
+        row = cells(table, index)
+        assert all(row[header] == "–" for header in other - own)
+        assert all(row[header] == cells(comparison([[text, images][index]]))[header] for header in own)
+    first, second = csv.DictReader(io.StringIO(table.csv()))
+    assert (first["perplexity"], first["top1"]) == ("24.75", "")
+    assert (second["perplexity"], second["top1"]) == ("", "71.5")
+    assert all(line.count("|") == len(headers) + 1 for line in table.markdown().split("\n\n")[0].splitlines())
+
+
+def test_the_note_speaks_of_the_tasks_there_are():
+    assert "erplexity" not in comparison([run("images")]).note
+    assert "erplexity" in comparison([run("images"), text_run("text")]).note
 
 
 def test_dense_has_dashes_where_there_is_no_routing():

@@ -1,4 +1,4 @@
-"""`vmoe compare`: one table of several runs, and a plot of what their training bought."""
+"""`vmoe compare`: one table of several runs, and for runs of one task a plot of what their training bought."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from vmoe.report.runs import Run
 from vmoe.report.table import Column
+from vmoe.report.tasks import Measure, Task, tasks_among
 
 MISSING = "–"
 NOTE = (
@@ -15,32 +16,50 @@ NOTE = (
 )
 
 
+def tasks_of(runs: Sequence[Run]) -> tuple[Task, ...]:
+    return tasks_among(run.task for run in runs)
+
+
+def note_of(runs: Sequence[Run]) -> str:
+    return " ".join([NOTE, *(task.note for task in tasks_of(runs) if task.note)])
+
+
 def columns_of(runs: Sequence[Run]) -> dict[str, Column]:
-    """Every column a table of these runs can have, by its key in `result.json`; a cell for each run, in order."""
+    """Every column a table of these runs can have, by its key in `result.json`; a cell for each run, in order.
+
+    A run has no value under the keys of another task. Sparse columns without any value are left out.
+    """
     means = [run.routing.mean if run.routing else None for run in runs]
 
     def figures(name: str) -> list[float | None]:
         return [None if mean is None else getattr(mean, name) for mean in means]
 
     params, active = [run.params for run in runs], [run.active_params for run in runs]
-    speed = [run.images_per_second for run in runs]
+    measures = [measure for task in tasks_of(runs) for measure in task.measures]
+    sparse = {measure.key for measure in measures if measure.sparse} | {"label_information_share"}
     digits = 3 if min(count for count in (*params, *active) if count is not None) < 1e5 else 2
-    return {
+    columns = {
         "gate": _text("gate", "gate", [run.gate for run in runs]),
-        "top1": _number("top-1 %", "top1", [run.top1 for run in runs]),
-        "top5": _number("top-5 %", "top5", [run.top5 for run in runs]),
         "loss": _number("loss", "loss", [run.loss for run in runs], digits=4),
         "params": _number("params (M)", "params", params, scale=1e6, digits=digits),
         "active_params": _number("active params (M)", "active_params", active, scale=1e6, digits=digits),
-        "flops_per_image": _scaled("{}FLOPs/image", "flops_per_image", [run.flops_per_image for run in runs], "MGT"),
         "train_flops": _scaled("training {}FLOPs", "train_flops", [run.train_flops for run in runs], "GTPE"),
         "entropy": _entropy(figures("entropy"), figures("entropy_min")),
         "load_max": _number("largest load %", "load_max", figures("load_max"), scale=0.01, digits=1),
         "load_cv": _number("load CV", "load_cv", figures("load_cv")),
         "dead": _number("dead experts %", "dead", figures("dead"), scale=0.01, digits=1),
         "density": _number("density", "density", figures("density"), digits=3),
-        "images_per_second": _number("images/s", "images_per_second", speed, digits=0),
+        "label_information_share": _number(
+            "label information %", "label_information_share", figures("label_information_share"), scale=0.01, digits=1
+        ),
+        **{measure.key: _measured(measure, [run.measured.get(measure.key) for run in runs]) for measure in measures},
     }
+    return {key: column for key, column in columns.items() if key not in sparse or set(column.cells) != {MISSING}}
+
+
+def pick(columns: dict[str, Column], keys: Sequence[str]) -> tuple[Column, ...]:
+    """Those columns in this order, but for the sparse ones that are not there."""
+    return tuple(columns[key] for key in keys if key in columns)
 
 
 def _entropy(entropy: Sequence[float | None], entropy_min: Sequence[float | None]) -> Column:
@@ -49,6 +68,12 @@ def _entropy(entropy: Sequence[float | None], entropy_min: Sequence[float | None
         for value, least in zip(_fixed(entropy, 3), _fixed(entropy_min, 2), strict=True)
     )
     return Column("routing entropy", cells, {"entropy": tuple(entropy), "entropy_min": tuple(entropy_min)})
+
+
+def _measured(measure: Measure, values: Sequence[float | None]) -> Column:
+    if measure.prefixes:
+        return _scaled(measure.header, measure.key, values, measure.prefixes)
+    return _number(measure.header, measure.key, values, digits=measure.digits)
 
 
 def _text(header: str, key: str, values: Sequence[str]) -> Column:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vmoe.report.columns import NOTE, columns_of
+from vmoe.report.columns import columns_of, note_of, pick, tasks_of
 from vmoe.report.runs import Run
 from vmoe.report.table import Column, Table
 
-COLUMNS = (
-    *("gate", "top1", "top5", "params", "active_params", "flops_per_image", "train_flops"),
-    *("entropy", "load_max", "load_cv", "dead", "density", "images_per_second"),
-)
+ROUTING = ("entropy", "load_max", "load_cv", "dead", "density")
 
 
 def labels_of(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -21,10 +18,21 @@ def labels_of(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def comparison(runs: Iterable[Run]) -> Table:
-    """Accuracy, cost and routing health of runs, side by side."""
+    """Accuracy, cost and routing health of runs, of one task or of several, side by side."""
     runs = list(runs)
     if not runs:
         raise ValueError("nothing to compare: give at least one run")
     labels = labels_of(runs)
-    columns = columns_of(runs)
-    return Table((Column("run", labels, {"run": labels}, numeric=False), *map(columns.__getitem__, COLUMNS)), NOTE)
+    tasks = tasks_of(runs)
+    keys = (
+        "gate",
+        *(measure.key for task in tasks for measure in task.quality),
+        *("params", "active_params"),
+        *(task.flops.key for task in tasks),
+        "train_flops",
+        *ROUTING,
+        *(key for task in tasks for key in task.figures),
+        *(task.speed.key for task in tasks),
+    )
+    names = Column("run", labels, {"run": labels}, numeric=False)
+    return Table((names, *pick(columns_of(runs), keys)), note_of(runs))

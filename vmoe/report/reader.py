@@ -15,6 +15,9 @@ class Reader:
             raise ValueError(f"{where} is {_brief(mapping)}; allowed: a mapping of keys to values")
         self.mapping, self.where = mapping, where
 
+    def has(self, key: str) -> bool:
+        return key in self.mapping
+
     def value(self, key: str) -> Any:
         if key not in self.mapping:
             raise ValueError(f"{self.where}: key {key!r} is missing; evaluate the run again with vmoe eval")

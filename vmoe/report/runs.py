@@ -1,18 +1,21 @@
 """Run folders: what `result.json` says, checked and as immutable values.
 
 A run folder holds ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` and, once the model
-has been evaluated, ``result.json``. The keys of `result.json` are those of `Run`, `Routing`, `Layer` and `Figures`
-below (a layer holds its figures beside its other keys) plus ``format``; further keys are ignored.
+has been evaluated, ``result.json``. The keys of `result.json` are ``format``, those of `Run`, `Routing`, `Layer` and
+`Figures` below, and those of the measures of the run's task (a layer holds its figures, and a result its measures,
+beside its other keys); further keys are ignored.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from vmoe.report.reader import Reader
+from vmoe.report.tasks import Task, task_named
 
 RESULT = "result.json"
 FORMAT = 1
@@ -20,7 +23,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Figures:
-    """Routing figures of one layer, or their mean over layers; `vmoe.moe.stats` defines them."""
+    """Routing figures of one layer, or their mean over layers; `vmoe.moe.stats` defines them.
+
+    label_information_share: None where no labels were counted.
+    """
 
     entropy: float
     entropy_min: float
@@ -29,6 +35,7 @@ class Figures:
     load_max: float
     dead: float
     density: float
+    label_information_share: float | None
 
 
 @dataclass(frozen=True)
@@ -56,24 +63,20 @@ class Routing:
 class Run:
     """One evaluated run. Values that `result.json` may hold as null are None here.
 
-    top1, top5: percent. flops_per_image: of one forward, 2 a multiply-add. train_flops: spent in training.
-    active_params, flops_per_image: None for an evaluation that did not count the routing.
-    routing: None for a model without MoE layers.
+    measured: what runs of this task measure, by the keys of `result.json`. train_flops: spent in training.
+    active_params: None for an evaluation that did not count the routing. routing: None for a model without MoE layers.
     """
 
     name: str
     folder: Path
+    task: Task
     gate: str
     model: str
-    top1: float
-    top5: float | None
+    measured: Mapping[str, float | None]
     loss: float | None
-    eval_samples: int
     params: int
     active_params: float | None
-    flops_per_image: float | None
     train_flops: float | None
-    images_per_second: float | None
     steps: int | None
     seed: int | None
     data: Any
@@ -109,20 +112,18 @@ def parse_result(result: object, folder: str | Path) -> Run:
 def take_run(reader: Reader, folder: Path) -> Run:
     """The run that a mapping with the keys of `result.json` describes."""
     check_format(reader)
+    task = task_named(reader)
     return Run(
         name=_name(folder),
         folder=folder,
+        task=task,
         gate=reader.text("gate"),
         model=reader.text("model"),
-        top1=reader.number("top1"),
-        top5=reader.optional_number("top5"),
+        measured={measure.key: measure.read(reader, measure.key) for measure in task.measures},
         loss=reader.optional_number("loss"),
-        eval_samples=reader.integer("eval_samples"),
         params=reader.integer("params"),
         active_params=reader.optional_number("active_params"),
-        flops_per_image=reader.optional_number("flops_per_image"),
         train_flops=reader.optional_number("train_flops"),
-        images_per_second=reader.optional_number("images_per_second"),
         steps=reader.optional_integer("steps"),
         seed=reader.optional_integer("seed"),
         data=reader.value("data"),
@@ -164,4 +165,7 @@ def _layer(reader: Reader) -> Layer:
 
 
 def _figures(reader: Reader) -> Figures:
-    return Figures(**{field.name: reader.number(field.name) for field in fields(Figures)})
+    share = "label_information_share"  # records from before it had this name lack it
+    labels = reader.optional_number(share) if reader.has(share) else None
+    numbers = {field.name: reader.number(field.name) for field in fields(Figures) if field.name != share}
+    return Figures(**numbers, label_information_share=labels)

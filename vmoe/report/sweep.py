@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmoe.report.columns import NOTE, columns_of
+from vmoe.report.columns import columns_of, note_of, pick, tasks_of
 from vmoe.report.reader import Reader
 from vmoe.report.runs import Run, check_format, take_run
 from vmoe.report.table import Column, Table
 
 SWEEP = "sweep.json"
-COLUMNS = ("top1", "top5", "loss", "density", "flops_per_image", "active_params", "entropy", "dead")
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,15 @@ def sweep_table(sweep: Sweep) -> Table:
         "threshold": sweep.thresholds,
         "trained": tuple(int(theta == sweep.trained) for theta in sweep.thresholds),
     }
-    columns = columns_of(sweep.runs)
+    tasks = tasks_of(sweep.runs)
+    keys = (
+        *(measure.key for task in tasks for measure in task.quality),
+        *("loss", "density"),
+        *(task.flops.key for task in tasks),
+        *("active_params", "entropy", "dead"),
+    )
+    theta = f"θ: pairs are active whose score is at least θ over the temperature; trained with θ = {sweep.trained}."
     return Table(
-        (Column("θ", sweep.labels, values, numeric=False), *map(columns.__getitem__, COLUMNS)),
-        f"θ: pairs are active whose score is at least θ over the temperature; trained with θ = {sweep.trained}. {NOTE}",
+        (Column("θ", sweep.labels, values, numeric=False), *pick(columns_of(sweep.runs), keys)),
+        f"{theta} {note_of(sweep.runs)}",
     )

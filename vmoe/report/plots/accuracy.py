@@ -1,4 +1,4 @@
-"""Accuracy against what it costs.
+"""Accuracy, or a language model's perplexity, against what it costs.
 
 Shapes: P points.
 """
@@ -12,29 +12,29 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from vmoe.report.columns import common_prefix
+from vmoe.report.columns import common_prefix, tasks_of
 from vmoe.report.comparison import labels_of
 from vmoe.report.runs import Run
 from vmoe.report.sweep import Sweep
+from vmoe.report.tasks import Task
 
 from .canvas import BLUE, VERMILION, new_figure, save_png
 
-LEAST_SPAN = 1.0  # points of accuracy that an axis shows at least, so that noise does not look like a slope
-
 
 def accuracy_at_thresholds(sweep: Sweep, ax: Axes | None = None, *, title: str = "") -> Axes:
-    """Top-1 against FLOPs an image of one checkpoint at several θ, each point labelled, that of training marked.
+    """The score against FLOPs an item of one checkpoint at several θ, each point labelled, that of training marked.
 
     ax: as in `expert_load`.
     """
+    task = _task_of(sweep.runs)
     if ax is None:
         ax = new_figure(width=7.0, height=4.4).add_subplot()
-    flops_P = [run.flops_per_image or 0.0 for run in sweep.runs]  # a sweep counts the routing, so none is None
+    flops_P = [run.measured[task.flops.key] or 0.0 for run in sweep.runs]  # a sweep counts the routing, so none is None
     prefix, scale = common_prefix(flops_P, "MGT")
-    points_P2 = np.array([(flops / scale, run.top1) for flops, run in zip(flops_P, sweep.runs, strict=True)])
+    points_P2 = np.array([(f / scale, run.measured[task.score]) for f, run in zip(flops_P, sweep.runs, strict=True)])
     thetas: dict[tuple[float, float], list[str]] = {}  # several θ may come to the same routing
-    for label, (flops, top1) in zip(sweep.labels, points_P2.tolist(), strict=True):
-        thetas.setdefault((flops, top1), []).append(label)
+    for label, (flops, score) in zip(sweep.labels, points_P2.tolist(), strict=True):
+        thetas.setdefault((flops, score), []).append(label)
     mark = dict(zip(sweep.thresholds, sweep.labels, strict=True)).get(sweep.trained)
 
     ax.plot(*points_P2.T, color=BLUE, linewidth=1.5, alpha=0.5, zorder=1)
@@ -45,29 +45,31 @@ def accuracy_at_thresholds(sweep: Sweep, ax: Axes | None = None, *, title: str =
         text = _labelled_point(ax, point, f"θ = {', '.join(here)}", color=color, marker=marker, size=size)
         text.set_fontweight("bold" if trained else "normal")
         texts.append(text)
-    _finish(ax, texts, points_P2, xlabel=f"{prefix}FLOPs an image", title=title)
+    _finish(ax, texts, points_P2, task, xlabel=f"{prefix}FLOPs {task.item}", title=title)
     return ax
 
 
 def accuracy_against_training(runs: Sequence[Run], ax: Axes | None = None, *, title: str = "") -> Axes:
-    """Top-1 of runs against the FLOPs that their training spent, each point labelled; runs without a gate in vermilion.
+    """The score of runs against the FLOPs that their training spent, each point labelled; those without a gate in
+    vermilion.
 
     Runs that do not say what their training spent are left out. ax: as in `expert_load`.
 
-    Raises `ValueError` if no run says it.
+    Raises `ValueError` if no run says it, and for runs of several tasks.
     """
+    task = _task_of(runs)
     known = [(run, label) for run, label in zip(runs, labels_of(runs), strict=True) if run.train_flops]
     if not known:
         raise ValueError("no run says what its training spent (train_flops); nothing to plot")
     if ax is None:
         ax = new_figure(width=8.0, height=5.0).add_subplot()
     prefix, scale = common_prefix([run.train_flops for run, _ in known], "GTPE")
-    points_P2 = np.array([(run.train_flops / scale, run.top1) for run, _ in known if run.train_flops])
+    points_P2 = np.array([(run.train_flops / scale, run.measured[task.score]) for run, _ in known if run.train_flops])
     texts = []
-    for (run, label), (flops, top1) in zip(known, points_P2.tolist(), strict=True):
+    for (run, label), (flops, score) in zip(known, points_P2.tolist(), strict=True):
         color = VERMILION if run.routing is None else BLUE
-        texts.append(_labelled_point(ax, (flops, top1), label, color=color))
-    _finish(ax, texts, points_P2, xlabel=f"{prefix}FLOPs spent in training", title=title, curve=False)
+        texts.append(_labelled_point(ax, (flops, score), label, color=color))
+    _finish(ax, texts, points_P2, task, xlabel=f"{prefix}FLOPs spent in training", title=title, curve=False)
     return ax
 
 
@@ -83,27 +85,42 @@ def save_accuracy_against_training(runs: Sequence[Run], path: str | Path) -> Pat
     return save_png(accuracy_against_training(runs, title=title), Path(path))
 
 
+def _task_of(runs: Sequence[Run]) -> Task:
+    tasks = tasks_of(runs)
+    if len(tasks) != 1:
+        found = ", ".join(f"{run.name} ({run.task.name})" for run in runs)
+        raise ValueError(f"one plot needs one task, and these have {len(tasks)}: {found}; plot each task by itself")
+    return tasks[0]
+
+
 def _labelled_point(
     ax: Axes, point: tuple[float, float], label: str, *, color: str, marker: str = "o", size: float = 45
 ) -> Annotation:
     """A point, and its label, which `_place` moves beside it."""
-    flops, top1 = point
-    ax.scatter(flops, top1, s=size, color=color, marker=marker, edgecolor="white", linewidth=1, zorder=2)
+    flops, score = point
+    ax.scatter(flops, score, s=size, color=color, marker=marker, edgecolor="white", linewidth=1, zorder=2)
     text = ax.annotate(label, point, (0, 0), textcoords="offset points", color=color)
     text.set(ha="center", va="center", fontsize=9)
     return text
 
 
 def _finish(
-    ax: Axes, texts: Sequence[Annotation], points_P2: np.ndarray, *, xlabel: str, title: str, curve: bool = True
+    ax: Axes,
+    texts: Sequence[Annotation],
+    points_P2: np.ndarray,
+    task: Task,
+    *,
+    xlabel: str,
+    title: str,
+    curve: bool = True,
 ) -> None:
     """Axes, grid and labels in their places. curve: whether a line joins the points."""
     ax.margins(0.12, 0.2)
     low, high = ax.get_ylim()
-    room = max(0.0, LEAST_SPAN - (high - low)) / 2
+    room = max(0.0, task.least_span - (high - low)) / 2
     ax.set_ylim(low - room, high + room)
     ax.set_xlabel(xlabel)
-    ax.set_ylabel("top-1 (%)")
+    ax.set_ylabel(task.axis)
     ax.set_title(title, fontsize=11)
     ax.grid(color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
