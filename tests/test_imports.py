@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -111,6 +112,16 @@ def test_the_core_needs_torch_alone_and_the_report_not_even_that(module):
         allowed = allowed | {"triton"}
     outside = {name.split(".")[0] for name in imports(module)} - set(sys.stdlib_module_names)
     assert outside <= allowed
+
+
+FOREIGN_WORDS = re.compile(r"\b(image|picture|pixel|text|vocabulary|language)s?\b", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) == "moe"])
+def test_the_core_knows_neither_images_nor_text(module):
+    """No line of it names them; Triton's own language is another one."""
+    lines = MODULES[module].read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if FOREIGN_WORDS.search(line.replace("import triton.language as tl", ""))] == []
 
 
 @pytest.mark.parametrize("package", ADAPTED_BY)

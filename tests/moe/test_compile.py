@@ -99,8 +99,8 @@ def test_a_variable_number_of_pairs_breaks_the_graph_unless_dynamo_may_capture_i
 def test_batches_of_other_sizes():
     layer = build(MoESpec(gate=SelfRouting(), experts=LowRankGlu(hidden=8, rank=3)))
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    for images in (2, 3, 5):
-        x = tokens(images, 9, DIM)
+    for sequences in (2, 3, 5):
+        x = tokens(sequences, 9, DIM)
         assert_close(compiled(x), layer(x), rtol=1e-4, atol=1e-5)
 
 

@@ -53,7 +53,7 @@ class Loop:
 
 
 class Training(Loop):
-    """Adam on the outputs of a teacher of the same kind, in float64: 8 images of 9 tokens a step."""
+    """Adam on the outputs of a teacher of the same kind, in float64: 8 sequences of 9 tokens a step."""
 
     def __init__(self, gate):
         spec = MoESpec(gate=gate, num_experts=4)
@@ -65,8 +65,8 @@ class Training(Loop):
         network = self.layer if world == 1 else DistributedDataParallel(self.layer)
         trace = []
         for step in steps:
-            images = tokens(8, 9, DIM, seed=step % 7, dtype=torch.float64).chunk(world)[rank]
-            for part in images.chunk(micro_batches):
+            sequences = tokens(8, 9, DIM, seed=step % 7, dtype=torch.float64).chunk(world)[rank]
+            for part in sequences.chunk(micro_batches):
                 with record(self.layer) as routings:
                     y = network(part)
                 loss = (y - self.teacher(part).detach()).square().mean() + self.balance(routings)

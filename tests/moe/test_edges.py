@@ -162,7 +162,7 @@ def test_an_idle_expert_gets_gradients_of_zero(name, path):
     x = tokens(1, 1, DIM, seed=4)
     y, routing = routed(layer, x)
     used = routing.active[0].tolist()
-    # Expert choice takes at least one token of an image, so its only token goes to every expert.
+    # Expert choice takes at least one token of a sequence, so its only token goes to every expert.
     assert not all(used) or isinstance(layer.gate.spec, ExpertChoice)
     gradients(layer, y.sum())
     for parameter in layer.experts.parameters():

@@ -156,15 +156,15 @@ def decide(layer, x, seen):
 
     assert isinstance(spec, ExpertChoice)
     probabilities = [softmax(row) for row in scores]
-    images, size = x.shape[:2]
+    sequences, size = x.shape[:2]
     if spec.group == "batch":
-        images, size = 1, images * size
+        sequences, size = 1, sequences * size
     wanted = spec.capacity_factor * size / num_experts
     assume(abs(wanted % 1 - 0.5) > GAP)
     capacity = min(size, max(1, int(wanted + 0.5)))
     weights = [[None] * num_experts for _ in flat]
-    for image in range(images):
-        members = range(image * size, (image + 1) * size)
+    for sequence in range(sequences):
+        members = range(sequence * size, (sequence + 1) * size)
         for e in range(num_experts):
             for n in best([probabilities[t][e] for t in members], capacity):
                 weights[members[n]][e] = probabilities[members[n]][e]
@@ -176,10 +176,12 @@ def routed(layer, x):
     spec, experts, shared = layer.spec, layer.part("experts"), layer.part("shared")
     seen = x
     if getattr(spec.gate, "input", "normed") == "residual":
-        x = torch.stack([torch.stack([row / ((row @ row) / len(row) + 1e-6) ** 0.5 for row in image]) for image in x])
+        x = torch.stack(
+            [torch.stack([row / ((row @ row) / len(row) + 1e-6) ** 0.5 for row in sequence]) for sequence in x]
+        )
         x = x * layer.weights["norm.weight"]
     if isinstance(spec.gate, Soft):
-        y = torch.stack([soft_image(layer, image) for image in x])
+        y = torch.stack([soft_sequence(layer, sequence) for sequence in x])
     else:
         layer.scores, layer.gates = decide(layer, x, seen)
         rows = []
@@ -196,8 +198,8 @@ def routed(layer, x):
     return y
 
 
-def soft_image(layer, x):
-    """Soft MoE on one image's tokens (N, D): ``x̃_s = Σ_t D_ts x_t``, ``y_t = Σ_s C_ts expert(x̃_s)``."""
+def soft_sequence(layer, x):
+    """Soft MoE on one sequence's tokens (N, D): ``x̃_s = Σ_t D_ts x_t``, ``y_t = Σ_s C_ts expert(x̃_s)``."""
     spec, gate, experts = layer.spec, layer.part("gate"), layer.part("experts")
     phi = gate["weight"]
     logits = [[row @ slot for slot in phi] for row in x]
@@ -288,7 +290,7 @@ def gate_specs(draw, name, num_experts, dim, layers):
             )
         case "expert_choice":
             factor = draw(st.floats(0.1, num_experts))
-            return ExpertChoice(capacity_factor=factor, group=draw(st.sampled_from(["image", "batch"])))
+            return ExpertChoice(capacity_factor=factor, group=draw(st.sampled_from(["sequence", "batch"])))
         case "soft":
             return Soft(slots=draw(st.integers(1, 3)), normalize=draw(st.booleans()))
 
@@ -298,7 +300,7 @@ def cases(draw, name):
     """A model of MoE layers, its spec, its activation's name, and x (B, N, D)."""
     num_experts = draw(st.integers(1, 6))
     dim = draw(st.integers(num_experts if name in ("self", "residual") else 1, 8))
-    images, size = draw(st.sampled_from([(b, n) for b in range(1, 4) for n in range(1, 13) if b * n <= 12]))
+    sequences, size = draw(st.sampled_from([(b, n) for b in range(1, 4) for n in range(1, 13) if b * n <= 12]))
     layers = draw(st.integers(1, 2))
     low_rank = LowRankGlu(hidden=draw(st.integers(1, 5)), rank=draw(st.integers(1, 3)))
     kinds = [Mlp(hidden=low_rank.hidden), Glu(hidden=low_rank.hidden), low_rank]
@@ -310,7 +312,7 @@ def cases(draw, name):
         dispatch=draw(st.sampled_from(["reference", "grouped", "tiled"])),
     )
     activation = draw(st.sampled_from([*ACTIVATIONS]))
-    return spec, layers, activation, (images, size, dim), draw(st.integers(0, 2**32))
+    return spec, layers, activation, (sequences, size, dim), draw(st.integers(0, 2**32))
 
 
 def build_model(spec, layers, activation, shape, seed):

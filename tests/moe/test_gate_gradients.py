@@ -94,7 +94,7 @@ def margin(layer, routing, x):
     if spec.kind == "relu":
         return scores.abs().min()
     if isinstance(spec, ExpertChoice):
-        groups = 2 if spec.group == "image" else 1
+        groups = 2 if spec.group == "sequence" else 1
         capacity = int(routing.active.sum()) // groups // NUM_EXPERTS
         columns = scores.softmax(-1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
         return gap(columns.sort(descending=True).values, capacity)

@@ -290,17 +290,17 @@ CHOICES = torch.tensor([[log(3), 0.0], [log(4), 0.0], [0.0, log(4)], [0.0, log(2
 @pytest.mark.parametrize(
     ("factor", "group", "weights"),
     [
-        # images (a, b) and (c, d), 1 · 2 / 2 = 1 token each: 0 takes b, d; 1 takes a (1/4 is more than 1/5), c
-        (1.0, "image", [[0, 1 / 4], [4 / 5, 0], [0, 4 / 5], [1 / 3, 0]]),
+        # sequences (a, b) and (c, d), 1 · 2 / 2 = 1 token each: 0 takes b, d; 1 takes a (1/4 is more than 1/5), c
+        (1.0, "sequence", [[0, 1 / 4], [4 / 5, 0], [0, 4 / 5], [1 / 3, 0]]),
         # 1 · 4 / 2 = 2 tokens of all four: 0 takes a, b; 1 takes c, d
         (1.0, "batch", [[3 / 4, 0], [4 / 5, 0], [0, 4 / 5], [0, 2 / 3]]),
         # ½ · 4 / 2 = 1 token of all four; a and d have no expert
         (0.5, "batch", [[0, 0], [4 / 5, 0], [0, 4 / 5], [0, 0]]),
         # 1.5 · 4 / 2 = 3 tokens of all four: 0 takes a, b, d; 1 takes c, d, a
         (1.5, "batch", [[3 / 4, 1 / 4], [4 / 5, 0], [0, 4 / 5], [1 / 3, 2 / 3]]),
-        # at least 1 token of an image, and at most all of them
-        (0.1, "image", [[0, 1 / 4], [4 / 5, 0], [0, 4 / 5], [1 / 3, 0]]),
-        (2.0, "image", [[3 / 4, 1 / 4], [4 / 5, 1 / 5], [1 / 5, 4 / 5], [1 / 3, 2 / 3]]),
+        # at least 1 token of a sequence, and at most all of them
+        (0.1, "sequence", [[0, 1 / 4], [4 / 5, 0], [0, 4 / 5], [1 / 3, 0]]),
+        (2.0, "sequence", [[3 / 4, 1 / 4], [4 / 5, 1 / 5], [1 / 5, 4 / 5], [1 / 3, 2 / 3]]),
     ],
 )
 def test_expert_choice_by_hand(factor, group, weights):
@@ -312,7 +312,7 @@ def test_expert_choice_by_hand(factor, group, weights):
 
 
 @pytest.mark.parametrize("num_experts", [1, 3, 5])
-def test_experts_choose_equally_many_tokens_of_each_image(num_experts):
+def test_experts_choose_equally_many_tokens_of_each_sequence(num_experts):
     gate = build_gate(ExpertChoice(capacity_factor=1.0), 8, num_experts)
     active = route(gate, tokens(4 * 15, 8), shape=(4, 15)).active.unflatten(0, (4, 15))
     assert (active.sum(1) == 15 // num_experts).all()
@@ -352,8 +352,8 @@ def test_soft_adds_an_experts_slots():
     assert_close(routing.scores, torch.tensor([[log(5), log(7)]]))
 
 
-def test_soft_mixes_the_tokens_of_an_image_only():
-    """The images of one token each: that token fills every slot."""
+def test_soft_mixes_the_tokens_of_a_sequence_only():
+    """The sequences of one token each: that token fills every slot."""
     routing = soft([[log(3), log(2)], [0.0, log(4)]], [[1.0, 0.0], [0.0, 1.0]], 2, (2, 1))
     assert routing.slots.dispatch.flatten().tolist() == [1, 1, 1, 1]
     assert_close(routing.slots.combine.flatten(), torch.tensor([3 / 5, 2 / 5, 1 / 5, 4 / 5]))

@@ -83,9 +83,9 @@ def test_a_token_does_not_see_the_others(name):
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
-def test_an_image_does_not_see_the_others(name):
+def test_a_sequence_does_not_see_the_others(name):
     layer, x = build(COMBINATIONS[name]), tokens(3, 5, DIM)
-    alone = torch.cat([layer(image[None]) for image in x])
+    alone = torch.cat([layer(sequence[None]) for sequence in x])
     assert_close(layer(x), alone, rtol=1e-4, atol=1e-5)
 
 

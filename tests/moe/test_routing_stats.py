@@ -11,9 +11,10 @@ from small_moe import build
 from torch import nn
 
 from vmoe.moe import MoESpec, Random, Routing, RoutingStats, mean_figures
+from vmoe.moe.routing import route_slots
 
 settings.register_profile("stats", max_examples=40, deadline=None)
-NUM_CLASSES = 3
+NUM_LABELS = 3
 
 
 def host(num_experts=4, layers=1):
@@ -28,19 +29,19 @@ def routing(active, weights=None, batch=1):
     return Routing(active, weights, weights, None, torch.Size([batch, len(active) // batch]))
 
 
-def random_routing(batch, per_image, num_experts, seed, density=0.4):
+def random_routing(batch, per_sequence, num_experts, seed, density=0.4):
     generator = torch.Generator().manual_seed(seed)
-    active = torch.rand(batch * per_image, num_experts, generator=generator) < density
-    weights = torch.rand(batch * per_image, num_experts, generator=generator).square() * 3  # of any precision
+    active = torch.rand(batch * per_sequence, num_experts, generator=generator) < density
+    weights = torch.rand(batch * per_sequence, num_experts, generator=generator).square() * 3  # of any precision
     return routing(active, weights, batch)
 
 
-def figures(*updates, num_experts=None, num_classes=NUM_CLASSES):
+def figures(*updates, num_experts=None, num_labels=NUM_LABELS):
     """Figures of one layer after (routing, labels) updates."""
     num_experts = num_experts or updates[0][0].num_experts
-    stats = RoutingStats(host(num_experts), num_classes)
+    stats = RoutingStats(host(num_experts), num_labels)
     for one, labels in updates:
-        stats.update({"0": one}, None if labels is None else torch.tensor(labels))
+        stats.update({"0": one}, None if labels is None else torch.tensor(labels, dtype=torch.int64))
     return stats.figures()["0"]
 
 
@@ -60,10 +61,10 @@ def by_definition(active, weights, labels):
     mass = [sum(weights[t][e] for t in tokens) for e in experts]
     load = [n_e / sum(n) for n_e in n]
     mean = sum(load) / num_experts
-    joint = {(c, e): sum(active[t][e] for t in tokens if labels[t] == c) for c in range(NUM_CLASSES) for e in experts}
-    p_class = [sum(joint[c, e] for e in experts) / sum(n) for c in range(NUM_CLASSES)]
+    joint = {(c, e): sum(active[t][e] for t in tokens if labels[t] == c) for c in range(NUM_LABELS) for e in experts}
+    p_label = [sum(joint[c, e] for e in experts) / sum(n) for c in range(NUM_LABELS)]
     information = sum(
-        count / sum(n) * math.log2(count / sum(n) / (p_class[c] * load[e])) for (c, e), count in joint.items() if count
+        count / sum(n) * math.log2(count / sum(n) / (p_label[c] * load[e])) for (c, e), count in joint.items() if count
     )
     return {
         "entropy": entropy(n) / math.log(num_experts),
@@ -81,20 +82,20 @@ def by_definition(active, weights, labels):
         "co_activation": [
             [sum(active[t][i] and active[t][j] for t in tokens) / num_tokens for j in experts] for i in experts
         ],
-        "class_information": information,
-        "class_information_share": information * math.log(2) / (entropy(n) or 1),
+        "label_information": information,
+        "label_information_share": information * math.log(2) / (entropy(n) or 1),
     }
 
 
 @settings(settings.get_profile("stats"))
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(2, 6), st.sampled_from([0.1, 0.4, 1.0]), st.integers(0, 2**31))
-def test_every_figure_is_its_definition(batch, per_image, num_experts, density, seed):
-    one = random_routing(batch, per_image, num_experts, seed, density)
-    labels = torch.randint(NUM_CLASSES, (batch,), generator=torch.Generator().manual_seed(seed)).tolist()
+def test_every_figure_is_its_definition(batch, per_sequence, num_experts, density, seed):
+    one = random_routing(batch, per_sequence, num_experts, seed, density)
+    labels = torch.randint(NUM_LABELS, (batch,), generator=torch.Generator().manual_seed(seed)).tolist()
     if not one.active.any():
         return
     found = figures((one, labels))
-    token_labels = [label for label in labels for _ in range(per_image)]
+    token_labels = [label for label in labels for _ in range(per_sequence)]
     expected = by_definition(one.active.tolist(), one.weights.tolist(), token_labels)
     for name, value in expected.items():
         got = getattr(found, name)
@@ -125,7 +126,7 @@ def test_by_hand():
     assert found.density == 4 / 12
     assert found.experts_per_token == (0, 2, 1, 0, 0)
     assert found.co_activation == ((1, 1 / 3, 0, 0), (1 / 3, 1 / 3, 0, 0), (0,) * 4, (0,) * 4)
-    assert found.class_information is found.class_information_share is None
+    assert found.label_information is found.label_information_share is None
 
 
 def test_nearly_dead_is_below_a_hundredth_of_the_fair_share():
@@ -140,13 +141,13 @@ def test_nearly_dead_is_below_a_hundredth_of_the_fair_share():
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.integers(0, 2**31))
 def test_the_same_tokens_give_the_same_figures_in_any_batches_and_order(sizes, seed):
     """Equal to the last bit: counts are integers."""
-    per_image, batch = 4, sum(sizes)
-    whole = random_routing(batch, per_image, 5, seed)
+    per_sequence, batch = 4, sum(sizes)
+    whole = random_routing(batch, per_sequence, 5, seed)
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(NUM_CLASSES, (batch,), generator=generator).tolist()
+    labels = torch.randint(NUM_LABELS, (batch,), generator=generator).tolist()
     parts, start = [], 0
     for size in sizes:
-        rows = slice(start * per_image, (start + size) * per_image)
+        rows = slice(start * per_sequence, (start + size) * per_sequence)
         parts.append((routing(whole.active[rows], whole.weights[rows], size), labels[start : start + size]))
         start += size
     expected = figures((whole, labels))
@@ -154,15 +155,15 @@ def test_the_same_tokens_give_the_same_figures_in_any_batches_and_order(sizes, s
     assert figures(*parts[::-1]) == expected
 
 
-@pytest.mark.parametrize("images_here", [0, 1, 3])
-def test_processes_change_nothing(monkeypatch, images_here):
+@pytest.mark.parametrize("sequences_here", [0, 1, 3])
+def test_processes_change_nothing(monkeypatch, sequences_here):
     """all_reduce adds what the other process has counted; one of them may have counted nothing."""
     whole, labels, model = random_routing(3, 4, 5, seed=0), torch.tensor([0, 2, 2]), host(5)
-    here, there = RoutingStats(model, NUM_CLASSES), RoutingStats(model, NUM_CLASSES)
-    for stats, images in (here, slice(0, images_here)), (there, slice(images_here, 3)):
-        if count := len(labels[images]):
-            rows = slice(images.start * 4, images.stop * 4)
-            stats.update({"0": routing(whole.active[rows], whole.weights[rows], count)}, labels[images])
+    here, there = RoutingStats(model, NUM_LABELS), RoutingStats(model, NUM_LABELS)
+    for stats, sequences in (here, slice(0, sequences_here)), (there, slice(sequences_here, 3)):
+        if count := len(labels[sequences]):
+            rows = slice(sequences.start * 4, sequences.stop * 4)
+            stats.update({"0": routing(whole.active[rows], whole.weights[rows], count)}, labels[sequences])
     others = iter(there.layers["0"].tensors())
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda counts: counts.add_(next(others)))
@@ -194,18 +195,58 @@ def test_entropy_min_is_the_least_over_all_routings_of_a_density():
     assert reported == pytest.approx(least)
 
 
-def test_an_expert_of_its_own_for_each_class():
+def test_an_expert_of_its_own_for_each_label():
     one = routing(torch.eye(3, dtype=torch.bool).repeat_interleave(4, 0), batch=3)
     found = figures((one, [2, 0, 1]))
-    assert found.class_information == pytest.approx(math.log2(3))
-    assert found.class_information_share == pytest.approx(1)
+    assert found.label_information == pytest.approx(math.log2(3))
+    assert found.label_information_share == pytest.approx(1)
 
 
-def test_classes_that_share_their_experts_alike():
+def test_labels_that_share_their_experts_alike():
     one = routing(torch.eye(3, dtype=torch.bool).repeat(3, 1), batch=3)
     found = figures((one, [0, 1, 2]))
-    assert found.class_information == pytest.approx(0, abs=1e-12)
-    assert found.class_information_share == pytest.approx(0, abs=1e-12)
+    assert found.label_information == pytest.approx(0, abs=1e-12)
+    assert found.label_information_share == pytest.approx(0, abs=1e-12)
+
+
+def test_a_label_for_each_token():
+    """What a sequence's label gives is what as many labels of its tokens give."""
+    one = random_routing(3, 4, 5, seed=0)
+    assert figures((one, [2, 0, 1])) == figures((one, [2] * 4 + [0] * 4 + [1] * 4))
+    alternating = routing(torch.eye(2, dtype=torch.bool).repeat(3, 1), batch=2)
+    assert figures((alternating, [0, 1] * 3)).label_information == pytest.approx(1)
+
+
+def test_labels_that_do_not_fit_the_tokens():
+    with pytest.raises(ValueError, match="there are 5 labels for 12 tokens; allowed: one for each group of equally"):
+        figures((random_routing(3, 4, 5, seed=0), [0] * 5))
+
+
+@settings(settings.get_profile("stats"))
+@given(st.lists(st.booleans(), min_size=12, max_size=12), st.integers(0, 2**31))
+def test_only_the_tokens_that_count_are_counted(counted, seed):
+    """As if the forward had had no others."""
+    whole = random_routing(3, 4, 5, seed)
+    labels = torch.randint(NUM_LABELS, (12,), generator=torch.Generator().manual_seed(seed))
+    chosen = torch.tensor(counted)
+    stats = RoutingStats(host(5), NUM_LABELS)
+    stats.update({"0": whole}, torch.where(chosen, labels, -100), counted=chosen)
+    alone = routing(whole.active[chosen], whole.weights[chosen])
+    assert stats.figures()["0"] == figures((alone, labels[chosen].tolist()))
+    stats = RoutingStats(host(5))
+    stats.update({"0": whole}, counted=chosen)
+    assert stats.figures()["0"] == figures((alone, None))
+
+
+def test_what_cannot_be_counted_in_part():
+    whole, stats = random_routing(3, 4, 5, seed=0), RoutingStats(host(5), NUM_LABELS)
+    with pytest.raises(ValueError, match=r"counted is of 12 tokens, and there are \{'labels': 3\}"):
+        stats.update({"0": whole}, torch.tensor([0, 1, 2]), counted=torch.ones(12, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"counted is of 3 tokens, and there are \{'0': 12\}"):
+        stats.update({"0": whole}, counted=torch.ones(3, dtype=torch.bool))
+    mixed = route_slots(torch.randn(3, 4, 5, 2), torch.Size([3, 4]))
+    with pytest.raises(ValueError, match="this Routing has slots"):
+        stats.update({"0": mixed}, counted=torch.ones(12, dtype=torch.bool))
 
 
 def test_labels_for_some_batches_only():
@@ -213,8 +254,8 @@ def test_labels_for_some_batches_only():
     labelled = routing(torch.eye(2, dtype=torch.bool), batch=2)
     unlabelled = routing(torch.tensor([[True, False]] * 50))
     found = figures((labelled, [0, 1]), (unlabelled, None))
-    assert found.class_information == pytest.approx(1)
-    assert found.class_information_share == pytest.approx(1)
+    assert found.label_information == pytest.approx(1)
+    assert found.label_information_share == pytest.approx(1)
     assert found.load == (51 / 52, 1 / 52)
 
 
@@ -226,7 +267,7 @@ def test_nothing_active(updates):
     assert [getattr(found, name) for name in zero] == [0] * len(zero)
     assert found.load == found.gate_mass == (0, 0, 0)
     assert found.experts_per_token == (4 * len(updates), 0, 0, 0)
-    assert found.class_information is None
+    assert found.label_information is None
 
 
 def test_a_single_expert():
@@ -234,7 +275,7 @@ def test_a_single_expert():
     assert (found.entropy, found.token_entropy, found.entropy_min, found.load_cv) == (0, 0, 0, 0)
     assert found.load_max_ratio == found.load_min_ratio == 1
     assert found.density == 0.5
-    assert found.class_information_share == 0
+    assert found.label_information_share == 0
 
 
 def test_layers_are_counted_apart():
@@ -243,11 +284,11 @@ def test_layers_are_counted_apart():
     found = stats.figures()
     assert {name: one.density for name, one in found.items()} == {"0": 1, "1": 0}
     assert mean_figures(found)["density"] == 0.5
-    assert mean_figures(found)["class_information"] is None
+    assert mean_figures(found)["label_information"] is None
 
 
 def test_the_mean_over_layers():
-    stats = RoutingStats(host(layers=2), NUM_CLASSES)
+    stats = RoutingStats(host(layers=2), NUM_LABELS)
     for seed, name in enumerate("01"):
         stats.update({name: random_routing(2, 6, 4, seed)}, torch.tensor([0, 1]))
     found = stats.figures()

@@ -233,7 +233,7 @@ def test_the_expected_weight_is_that_of_the_gate_as_it_evaluates():
 
 
 def test_soft_experts_equal_the_dense_mlp_for_equal_tokens_only():
-    """A slot is a weighted mean of an image's tokens: of equal ones it is that token, of others it is none of them."""
+    """A slot is a weighted mean of a sequence's tokens: of equal ones it is that token, of others none of them."""
     host = Host()
     layer = layer_of(host, Soft(slots=2), Mlp(hidden="host"))
     one = tokens(3, 1, DIM).expand(3, 9, DIM)

@@ -43,7 +43,7 @@ from .spec import (
 from .upcycle import DenseMlp, distinct_experts, divide_output, expected_weight, hidden_width, typical_tokens, upcycle
 from .widths import Budget, expert_budget, expert_widths
 
-TOKENS = 256  # of the random images that tell how an upcycled layer's gate weighs, where the image's own are not known
+TOKENS = 256  # of the random sequences that tell how an upcycled layer's gate weighs, where N is not known
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class HostMlp:
     std_in, std_out: standard deviations of the weights of the first and of the second layer at the start.
     dropout_hidden, dropout_out: the two dropout rates.
     norm: whose output the MLP reads, where that is known.
-    tokens: of an image, where that is known.
+    tokens: of a sequence, where that is known.
     dense: the MLP itself, to upcycle; gate_slope: the factor of a GLU's gate projection then.
     """
 
@@ -74,7 +74,7 @@ class HostMlp:
 def build_gate(spec: GateSpec, dim: int, num_experts: int, *, layer: int = 0, tokens: int | None = None) -> Gate:
     """The gate that computes a spec. Raises `ValueError` where it cannot work at this width.
 
-    layer: the number of the MoE layer among the model's. tokens: of an image, which Soft MoE needs for its slots.
+    layer: the number of the MoE layer among the model's. tokens: of a sequence, which Soft MoE needs for its slots.
     """
     match spec:
         case TopK():
@@ -95,7 +95,7 @@ def build_gate(spec: GateSpec, dim: int, num_experts: int, *, layer: int = 0, to
             return ExpertChoiceGate(dim, num_experts, spec)
         case Soft():
             if spec.slots is None and tokens is None:
-                raise ValueError("gate.slots is null; allowed: a number, where the tokens of an image are not known")
+                raise ValueError("gate.slots is null; allowed: a number, where the tokens of a sequence are not known")
             return SoftGate(dim, num_experts, spec.slots_for(num_experts, tokens or 0), spec)
     raise ValueError("gate.kind is 'dense', which has no gate; allowed: every other kind")
 

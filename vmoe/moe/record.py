@@ -43,7 +43,7 @@ def record(model: nn.Module) -> Iterator[Record]:
     """Collect the Routings of a model's forwards::
 
         with vmoe.record(model) as routings:
-            logits = model(images)
+            logits = model(inputs)
         routings["blocks.1.mlp"].active  # (B·N, E)
 
     Leaving the scope leaves no trace in the model. Scopes of one model do not nest: a second one raises

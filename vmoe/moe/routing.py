@@ -1,6 +1,6 @@
 """Routing: a gate's decision as an immutable value.
 
-Shapes: T tokens, E experts, B images, N tokens an image, S slots an expert.
+Shapes: T tokens, E experts, B sequences, N tokens a sequence, S slots an expert.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 class Slots:
     """How tokens mix into the rows that experts compute, and back (Soft MoE, arXiv 2308.00951, eq. 1–3).
 
-    dispatch: (B, N, E, S) float32, each slot's weights over the image's tokens, which sum to 1.
+    dispatch: (B, N, E, S) float32, each slot's weights over the sequence's tokens, which sum to 1.
     combine: (B, N, E, S) float32, each token's weights over all slots, which sum to 1.
     """
 
@@ -25,8 +25,8 @@ class Slots:
     @property
     def rows(self) -> int:
         """Rows that the experts compute: one a slot."""
-        images, _, experts, slots = self.dispatch.shape
-        return images * experts * slots
+        sequences, _, experts, slots = self.dispatch.shape
+        return sequences * experts * slots
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,16 @@ class Routing:
         if self.slots is not None:
             return torch.full((), self.slots.rows, device=self.active.device)
         return self.count_pairs()
+
+    def select(self, tokens: Tensor) -> Routing:
+        """The decision for some of the tokens alone, each a sequence of its own. tokens: (T,) bool, or int64 numbers.
+
+        Raises `ValueError` for a Routing with slots, which are mixtures of all tokens.
+        """
+        if self.slots is not None:
+            raise ValueError("this Routing has slots, which mix all tokens of a sequence; allowed: one without slots")
+        active = self.active[tokens]
+        return Routing(active, self.weights[tokens], self.scores[tokens], None, torch.Size([len(active)]))
 
     def detach(self) -> Routing:
         """The same decision without its gradient graph."""
@@ -122,7 +132,7 @@ def route_expert_choice(scores_TE: Tensor, capacity: int, groups: int, shape: to
 
 
 def route_slots(logits_BNES: Tensor, shape: torch.Size) -> Routing:
-    """Mix each image's tokens into slots, and the slots' results back into tokens."""
+    """Mix each sequence's tokens into slots, and the slots' results back into tokens."""
     slots = Slots(logits_BNES.softmax(dim=1), logits_BNES.flatten(2).softmax(dim=2).view_as(logits_BNES))
     weights_TE = slots.combine.sum(-1).flatten(0, 1)
     scores_TE = logits_BNES.logsumexp(dim=-1).flatten(0, 1)

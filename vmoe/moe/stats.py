@@ -2,9 +2,9 @@
 
 Every count is an integer, and sums of real numbers (gate weights, token entropies) are kept in fixed point, so that
 the same decisions give the same figures however they are split. Nothing synchronises with the device before
-`figures`.
+`figures`, but for `counted`, once a forward.
 
-Shapes: T tokens, E experts, B batch, C classes.
+Shapes: T tokens, E experts, B sequences, or T where each token has a label of its own, L labels.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class RoutingFigures:
     load: share of the pairs, per expert. gate_mass: share of the summed weights, per expert.
     experts_per_token: number of tokens with 0, 1, …, E active experts.
     co_activation: (E, E), share of the tokens that activate both i and j.
-    class_information: mutual information between class and expert over the pairs, in bits, and
-    class_information_share: the same over the entropy of the expert; None where no labels were given.
+    label_information: mutual information between label and expert over the pairs, in bits, and
+    label_information_share: the same over the entropy of the expert; None where no labels were given.
     """
 
     entropy: float
@@ -57,19 +57,19 @@ class RoutingFigures:
     gate_mass: tuple[float, ...]
     experts_per_token: tuple[int, ...]
     co_activation: tuple[tuple[float, ...], ...]
-    class_information: float | None
-    class_information_share: float | None
+    label_information: float | None
+    label_information_share: float | None
 
     SCALARS = (
         *("entropy", "entropy_min", "token_entropy", "load_cv", "load_max", "load_max_ratio", "load_min_ratio"),
-        *("dead", "nearly_dead", "density", "compute_density", "class_information", "class_information_share"),
+        *("dead", "nearly_dead", "density", "compute_density", "label_information", "label_information_share"),
     )  # fmt: skip
 
 
 class LayerCounts:
     """The counts of one MoE layer: int64 tensors on the routing's device."""
 
-    def __init__(self, num_experts: int, num_classes: int, device: torch.device):
+    def __init__(self, num_experts: int, num_labels: int, device: torch.device):
         def zeros(*size: int) -> Tensor:
             return torch.zeros(size, dtype=torch.int64, device=device)
 
@@ -80,7 +80,7 @@ class LayerCounts:
         self.token_entropy = zeros()  # fixed point, nats
         self.tokens_by_experts = zeros(num_experts + 1)
         self.both_EE = zeros(num_experts, num_experts)
-        self.pairs_CE = zeros(num_classes, num_experts)
+        self.pairs_LE = zeros(num_labels, num_experts)
 
     def tensors(self) -> list[Tensor]:
         return list(vars(self).values())
@@ -101,8 +101,8 @@ class LayerCounts:
         self.tokens_by_experts += (experts_T[:, None] == numbers).sum(0)
         self.both_EE += (active_TE.double().T @ active_TE.double()).long()  # exact below 2**53 tokens
         if labels_B is not None:
-            pairs_BE = active_TE.view(len(labels_B), -1, routing.num_experts).sum(1)
-            self.pairs_CE.index_add_(0, labels_B, pairs_BE)
+            pairs_BE = active_TE.view(len(labels_B), tokens_each(routing, labels_B), routing.num_experts).sum(1)
+            self.pairs_LE.index_add_(0, labels_B, pairs_BE)
 
     def figures(self) -> RoutingFigures:
         num_experts = len(self.pairs_E)
@@ -111,8 +111,8 @@ class LayerCounts:
         load_E = shares(self.pairs_E)
         mass = float(self.mass_E.sum()) or 1.0
         mean = 1 / num_experts if pairs else 1.0
-        information, expert_entropy = mutual_information(self.pairs_CE), entropy(shares(self.pairs_CE.sum(0)))
-        labelled = bool(self.pairs_CE.any())
+        information, expert_entropy = mutual_information(self.pairs_LE), entropy(shares(self.pairs_LE.sum(0)))
+        labelled = bool(self.pairs_LE.any())
         return RoutingFigures(
             entropy=entropy(load_E) / scale,
             entropy_min=least_entropy(pairs / max(tokens, 1)) / scale,
@@ -129,25 +129,42 @@ class LayerCounts:
             gate_mass=tuple((self.mass_E.double() / mass).tolist()),
             experts_per_token=tuple(self.tokens_by_experts.tolist()),
             co_activation=tuple(map(tuple, (self.both_EE.double() / max(tokens, 1)).tolist())),
-            class_information=information / math.log(2) if labelled else None,
-            class_information_share=information / (expert_entropy or 1.0) if labelled else None,
+            label_information=information / math.log(2) if labelled else None,
+            label_information_share=information / (expert_entropy or 1.0) if labelled else None,
         )
 
 
 class RoutingStats:
     """Statistics over any number of forwards of one model, on its device.
 
-    num_classes: with it, `update` takes the images' labels and the figures tell how far experts tell classes apart.
+    num_labels: with it, `update` takes labels, and the figures tell how far experts tell them apart.
     """
 
-    def __init__(self, model: nn.Module, num_classes: int = 0):
+    def __init__(self, model: nn.Module, num_labels: int = 0):
         self.layers = {
-            name: LayerCounts(layer.experts.num_experts, num_classes, next(layer.parameters()).device)
+            name: LayerCounts(layer.experts.num_experts, num_labels, next(layer.parameters()).device)
             for name, layer in moe_layers(model)
         }
 
-    def update(self, routings: Mapping[str, Routing], labels: Tensor | None = None) -> None:
-        """Count one forward. labels: (B,) int64, the class of each image; layers see B images in the same order."""
+    def update(
+        self, routings: Mapping[str, Routing], labels: Tensor | None = None, *, counted: Tensor | None = None
+    ) -> None:
+        """Count one forward.
+
+        labels: (B,) int64, each of one of B equal groups of consecutive tokens: of a sequence, such as its class, or of
+        one token, such as its id, where B is T. counted: (T,) bool, the tokens to count; labels are then (T,).
+
+        Raises `ValueError`: tokens that are no equal groups for so many labels; or, with `counted`, another number of
+        tokens or of labels, or a layer whose experts compute slots.
+        """
+        if counted is not None:
+            lengths = {name: routing.num_tokens for name, routing in routings.items()}
+            lengths |= {} if labels is None else {"labels": len(labels)}
+            if wrong := {name: length for name, length in lengths.items() if length != len(counted)}:
+                raise ValueError(f"counted is of {len(counted)} tokens, and there are {wrong}; allowed: as many")
+            chosen = counted.nonzero().squeeze(1)
+            routings = {name: routing.select(chosen) for name, routing in routings.items()}
+            labels = None if labels is None else labels[chosen]
         for name, routing in routings.items():
             self.layers[name].add(routing, labels)
 
@@ -169,6 +186,16 @@ def mean_figures(layers: Mapping[str, RoutingFigures]) -> dict[str, float | None
         values = [getattr(figures, name) for figures in layers.values()]
         means[name] = sum(values) / len(values) if values and None not in values else None
     return means
+
+
+def tokens_each(routing: Routing, labels_B: Tensor) -> int:
+    """Tokens in each of as many equal groups as there are labels. Raises `ValueError` where there are no such."""
+    tokens, groups = routing.num_tokens, len(labels_B)
+    if groups == 0 and tokens == 0:
+        return 0
+    if groups == 0 or tokens % groups:
+        raise ValueError(f"there are {groups} labels for {tokens} tokens; allowed: one for each group of equally many")
+    return tokens // groups
 
 
 def entropy(probabilities: Tensor) -> float:
@@ -193,7 +220,7 @@ def least_entropy(experts_per_token: float) -> float:
     return sum(-share * math.log(share) for share in shares if share > 0)
 
 
-def mutual_information(counts_CE: Tensor) -> float:
+def mutual_information(counts_LE: Tensor) -> float:
     """Between row and column of a table of counts, in nats; 0 for an empty table."""
-    joint = shares(counts_CE)
+    joint = shares(counts_LE)
     return max(0.0, entropy(joint.sum(0)) + entropy(joint.sum(1)) - entropy(joint))

@@ -17,7 +17,7 @@ def at_threshold(model: nn.Module, threshold: float) -> Iterator[None]:
     """Within, every MoE layer of a Routing-Free model compares its scores with another θ::
 
         with at_threshold(model, 0.8):
-            logits = model(images)
+            logits = model(inputs)
 
     A larger θ leaves fewer pairs active, hence fewer FLOPs (arXiv 2604.00801). Weights stay as they are, and so does
     the temperature τ of the threshold θ/τ. Leaving the scope brings back the model's own θ.

@@ -13,7 +13,7 @@ first weight in both its projections, and no bias stands for it; the MLP's biase
 is the best of its rank (SVD), ``W_gate ≈ U_R (S_R V_Rᵀ)``: A is the second factor, whose norm is about that of the
 whole projection.
 
-Shapes: B images, N tokens an image, D width, H the MLP's hidden width, E experts, F their hidden width, R rank.
+Shapes: B sequences, N tokens a sequence, D width, H the MLP's hidden width, E experts, F their hidden width, R rank.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class TypicalTokens(NamedTuple):
 def typical_tokens(norm: nn.Module | None, dim: int, tokens: int, *, least: int = 2048) -> TypicalTokens:
     """Gaussian tokens through the norm with its own gain and shift; through a plain layer norm where it is unknown.
 
-    tokens: N, of an image. least: tokens in all, for which there are images enough.
+    tokens: N, of a sequence. least: tokens in all, for which there are sequences enough.
     """
     x_BND = torch.randn(-(-least // tokens), tokens, dim)
     if norm is None:

@@ -25,7 +25,7 @@ class ExpertChoiceGate(RouterGate):
     def forward(self, x_TD: Tensor, features_TER: Tensor | None, shape: torch.Size) -> Routing:
         scores_TE = self.router(x_TD)
         tokens, num_experts = scores_TE.shape
-        groups = shape[0] if self.spec.group == "image" and tokens else 1
+        groups = shape[0] if self.spec.group == "sequence" and tokens else 1
         size = tokens // groups
         capacity = min(size, max(1, round(self.spec.capacity_factor * size / num_experts)))
         return route_expert_choice(scores_TE, capacity, groups, shape)

@@ -1,6 +1,6 @@
 """Random routing that does not look at the token: uniform draws, or a hash of its position.
 
-Shapes: T tokens, N tokens an image, E experts.
+Shapes: T tokens, N tokens a sequence, E experts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .base import Gate
 
 
 class HashGate(Gate):
-    """Experts by a hash of the token's position in its image, equal weights (Hash Layers, arXiv 2106.04426).
+    """Experts by a hash of the token's position in its sequence, equal weights (Hash Layers, arXiv 2106.04426).
 
     With ``source: uniform`` the scores are drawn afresh in every training forward, and hashed in evaluation, so
     that a token's experts depend neither on the batch nor on the process it is evaluated in.

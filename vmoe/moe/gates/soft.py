@@ -1,6 +1,6 @@
-"""Soft MoE: experts serve slots that mix all tokens of an image.
+"""Soft MoE: experts serve slots that mix all tokens of a sequence.
 
-Shapes: T tokens, B images, N tokens an image, D width, E experts, S slots an expert.
+Shapes: T tokens, B sequences, N tokens a sequence, D width, E experts, S slots an expert.
 """
 
 from __future__ import annotations

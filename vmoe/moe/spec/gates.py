@@ -39,7 +39,7 @@ class Gate:
         return None
 
     def active_experts(self, num_experts: int, tokens: int | None = None) -> float:
-        """Experts whose compute a token is meant to cost, in the mean; tokens: of an image, where it is known."""
+        """Experts whose compute a token is meant to cost, in the mean; tokens: of a sequence, where it is known."""
         raise NotImplementedError
 
     def check(self, num_experts: int) -> None:
@@ -226,17 +226,17 @@ class ExpertChoice(Gate):
 
     A token is served by 0 to E experts, by capacity_factor in the mean.
 
-    group: the tokens among which an expert chooses: those of an ``image``, so that its result does not depend on the
-    others in the batch, or those of the whole ``batch``.
+    group: the tokens among which an expert chooses: those of a ``sequence``, so that its result does not depend on
+    the others in the batch, or those of the whole ``batch``.
     """
 
     kind: Literal["expert_choice"] = "expert_choice"
     capacity_factor: float = 2.0
-    group: Literal["image", "batch"] = "image"
+    group: Literal["sequence", "batch"] = "sequence"
 
     def __post_init__(self) -> None:
         require_positive("capacity_factor", self.capacity_factor)
-        require(self.group in ("image", "batch"), "group", self.group, "image, batch")
+        require(self.group in ("sequence", "batch"), "group", self.group, "sequence, batch")
 
     def why_not_causal(self) -> str | None:
         return "its experts choose among all tokens of a sequence, later ones too"
@@ -251,9 +251,9 @@ class ExpertChoice(Gate):
 
 @dataclass(frozen=True, kw_only=True)
 class Soft(Gate):
-    """Soft MoE: experts serve slots, each a weighted mean of an image's tokens (arXiv 2308.00951).
+    """Soft MoE: experts serve slots, each a weighted mean of a sequence's tokens (arXiv 2308.00951).
 
-    slots: an expert; None takes as many as make the slots of all experts together the image's tokens, the paper's
+    slots: an expert; None takes as many as make the slots of all experts together the sequence's tokens, the paper's
     choice of compute.
     normalize: tokens and slot vectors are brought to unit length, with a learned scale (section 2.3).
     """
@@ -270,11 +270,11 @@ class Soft(Gate):
 
     def active_experts(self, num_experts: int, tokens: int | None = None) -> float:
         if tokens is None:
-            raise ValueError("the soft gate needs to know how many tokens an image has")
+            raise ValueError("the soft gate needs to know how many tokens a sequence has")
         return num_experts * self.slots_for(num_experts, tokens) / tokens
 
     def slots_for(self, num_experts: int, tokens: int) -> int:
-        """Slots an expert, for images of so many tokens."""
+        """Slots an expert, for sequences of so many tokens."""
         return self.slots if self.slots is not None else max(1, round(tokens / num_experts))
 
 
