@@ -1,6 +1,6 @@
-"""Images in: FFCV files or class folders, behind one contract; and FFCV files written from folders.
+"""Images in: FFCV files or class folders, behind one contract; FFCV files written from folders; and text, as tokens.
 
-Importing this package needs neither FFCV nor scikit-learn: what needs them says so when it is called.
+Importing this package needs neither FFCV nor scikit-learn nor tiktoken: what needs them says so when it is called.
 """
 
 from .augment import Normalize
@@ -8,9 +8,19 @@ from .errors import DataError
 from .loader import Batch, Batches, Loader, Loaders, Processes, Share
 from .open import open_evaluation, open_loaders
 from .sources import ArraySource
+from .tokens import (
+    IGNORE,
+    Tokenizer,
+    TokenLoader,
+    TokenLoaders,
+    open_token_evaluation,
+    open_token_loaders,
+    open_tokenizer,
+)
 from .write import Written, verify_beton, write_beton
 
 __all__ = [
+    "IGNORE",
     "ArraySource",
     "Batch",
     "Batches",
@@ -20,9 +30,15 @@ __all__ = [
     "Normalize",
     "Processes",
     "Share",
+    "TokenLoader",
+    "TokenLoaders",
+    "Tokenizer",
     "Written",
     "open_evaluation",
     "open_loaders",
+    "open_token_evaluation",
+    "open_token_loaders",
+    "open_tokenizer",
     "verify_beton",
     "write_beton",
 ]

@@ -6,7 +6,6 @@ fixed: stratified, drawn once with a seeded generator whose numbers never change
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import DataError
+from .files import locked
 from .sidecar import digest, read_sidecar
 from .sources import ArraySource
 from .write import write_beton
@@ -72,13 +72,7 @@ def materialise(folder: Path, loader: Literal["ffcv", "folder"]) -> tuple[Path, 
     targets = folder / f"train{suffix}", folder / f"val{suffix}"
     if all(map(_is_whole, targets)):
         return targets
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise DataError(f"the digits cannot be written into '{folder}': {error}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, or its process dies
+    with locked(folder, "the digits"):
         images, labels = load()
         for path, indices in zip(targets, split(labels), strict=True):
             if not _is_whole(path):

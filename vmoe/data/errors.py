@@ -43,6 +43,8 @@ def listing(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def missing_package(what: str, error: ImportError, otherwise: str = "") -> DataError:
-    """The error for FFCV, or something it needs, that cannot be imported."""
-    return DataError(f"{what}, but FFCV cannot be imported ({error}): pip install 'vmoe[ffcv]'{otherwise}")
+def missing_package(
+    what: str, error: ImportError, otherwise: str = "", *, name: str = "FFCV", install: str = "vmoe[ffcv]"
+) -> DataError:
+    """The error for a package, `name`, or something it needs, that cannot be imported; install: what pip is given."""
+    return DataError(f"{what}, but {name} cannot be imported ({error}): pip install '{install}'{otherwise}")

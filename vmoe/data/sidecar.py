@@ -1,14 +1,16 @@
-"""The sidecar of a .beton file, which says what the file must be: FFCV's format names no classes and has no check."""
+"""Sidecars, which say what a file must be; that of a .beton file, whose format names no classes and has no check."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import DataError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Encoding(BaseModel):
@@ -45,14 +47,19 @@ def sidecar_path(path: Path) -> Path:
 
 def read_sidecar(path: Path) -> Sidecar | None:
     """The sidecar of the .beton file `path`; None if it has none. Raises `DataError`: unreadable, or not one."""
+    return parse_sidecar(path, Sidecar, "a .beton file", "vmoe write")
+
+
+def parse_sidecar(path: Path, model: type[Model], kind: str, command: str) -> Model | None:
+    """The sidecar of `path`, `kind` that `command` writes; None if it has none. Raises `DataError`, as above."""
     sidecar = sidecar_path(path)
     try:
-        return Sidecar.model_validate_json(sidecar.read_bytes())
+        return model.model_validate_json(sidecar.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
         raise DataError(
-            f"'{sidecar}' is no sidecar of a .beton file; write '{path}' again with `vmoe write`, or, if it comes from"
+            f"'{sidecar}' is no sidecar of {kind}; write '{path}' again with `{command}`, or, if it comes from"
             f" elsewhere, remove the sidecar: {error}"
         ) from error
 
