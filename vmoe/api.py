@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from .backbones import timm as backbone
+from .backbones import backbone_of_model, backbone_of_name
 from .config import parse_moe
 from .moe import MoESpec
 from .train.checkpoint import counting_weights, read_checkpoint
@@ -19,25 +19,30 @@ MoE = str | dict[str, Any] | MoESpec
 
 
 def create_model(name: str, moe: MoE = "topk", **kwargs: Any) -> nn.Module:
-    """A timm model with MoE layers in it::
+    """A timm model, or GPT-2, with MoE layers in it::
 
         vmoe.create_model("deit_small_patch16_224", moe="routing_free", num_classes=10)
         vmoe.create_model("vit_base_patch16_224", moe={"gate": {"kind": "topk", "k": 1}, "layers": "last2"})
+        vmoe.create_model("gpt2", moe={"gate": "self", "layers": "all"}, block_size=512)
 
-    kwargs go to `timm.create_model`. The model returns what timm's returns; `vmoe.record` gives its routing.
+    kwargs go to `timm.create_model`, or to `vmoe.backbones.gpt2.create_host` for gpt2, gpt2-medium, -large and -xl.
+    The model returns what the library's returns; `vmoe.record` gives its routing.
 
-    Raises `ValueError`: a name timm does not know, an impossible spec, or a model that cannot take MoE layers.
+    Raises `ValueError`: a name that the library does not know, an impossible spec, or a model that cannot take MoE
+    layers; `ImportError` for GPT-2 without transformers.
     """
-    return backbone.create_model(name, parse_moe(moe), **kwargs)
+    model: nn.Module = backbone_of_name(name).create_model(name, parse_moe(moe), **kwargs)
+    return model
 
 
 def add_moe(model: nn.Module, moe: MoE = "topk") -> nn.Module:
-    """Put MoE layers into a timm model, in place, and return it; see `create_model`.
+    """Put MoE layers into a timm model or transformers' `GPT2LMHeadModel`, in place, and return it; see `create_model`.
 
     For a trained model, ``moe={"gate": …, "experts": {"kind": "mlp", "hidden": "host"}, "init": "upcycle"}``
     starts every expert as the MLP it replaces.
     """
-    return backbone.add_moe(model, parse_moe(moe))
+    with_moe: nn.Module = backbone_of_model(model).add_moe(model, parse_moe(moe))
+    return with_moe
 
 
 def load(path: str | Path, weights: Weights = "evaluated") -> nn.Module:
@@ -62,7 +67,8 @@ def build_stored(checkpoint: dict[str, Any], path: str, weights: Weights = "eval
         raise ValueError(f"{path}: holds no moving average of the weights; allowed: raw, evaluated")
     described = checkpoint["model"]
     moe = parse_moe(described["moe"])
-    model = backbone.create_model(described["name"], moe, weights_follow=True, **described["kwargs"])
+    create_model = backbone_of_name(described["name"]).create_model
+    model = create_model(described["name"], moe, weights_follow=True, **described["kwargs"])
     return load_weights(model, chosen, path).eval()
 
 

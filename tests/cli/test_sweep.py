@@ -12,6 +12,7 @@ from world import make_world, vmoe
 
 import vmoe as package
 from vmoe.cli import subject
+from vmoe.cli.tasks import images
 
 TRAINED = 1.0
 CHECKPOINT = "runs/tiny/checkpoints/last.pt"
@@ -90,9 +91,10 @@ def test_a_second_sweep_says_the_same(inside):
 
 def test_the_data_are_opened_once_and_the_model_is_built_once(inside, monkeypatch):
     calls = []
-    for name in ("read_checkpoint", "open_evaluation", "build_stored", "measure_cost", "evaluate"):
-        function = getattr(subject, name)
-        monkeypatch.setattr(subject, name, lambda *a, f=function, n=name, **k: (calls.append(n), f(*a, **k))[1])
+    where = dict.fromkeys(("read_checkpoint", "build_stored", "measure_cost", "evaluate"), subject)
+    for name, module in {**where, "open_evaluation": images}.items():
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, f=function, n=name, **k: (calls.append(n), f(*a, **k))[1])
     sweep("--theta", "0.9,1.0,1.1")
     once = ["read_checkpoint", "open_evaluation", "build_stored", "measure_cost"]
     assert calls == [*once, "evaluate", "evaluate", "evaluate"]

@@ -12,7 +12,7 @@ from torch.nn import functional
 from world import make_world, vmoe
 
 import vmoe as package
-from vmoe.cli.assemble import build_model
+from vmoe.cli.tasks import assembly_of
 from vmoe.cli.weights import start_of
 from vmoe.config import load_config
 from vmoe.train.checkpoint import KEYS, read_checkpoint
@@ -191,7 +191,7 @@ def built(*overrides: str):
     """The model that training would begin with."""
     config = load_config("tiny.yaml", overrides)
     torch.manual_seed(0)
-    return build_model(config, 2, start_of(config)).eval()
+    return assembly_of(config).build_model({"classes": ["dark", "light"]}, start_of(config)).eval()
 
 
 def test_a_dense_checkpoint_goes_into_the_host_before_the_experts_are_made(inside):

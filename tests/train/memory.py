@@ -1,4 +1,4 @@
-"""A loader over images in memory, and a run built on it: training without files."""
+"""Small runs as the command line builds them: over images in memory, and over a few lines of text."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from vmoe.cli.assemble import build_model, describe_model
-from vmoe.cli.train import build_ema
+from vmoe.cli.tasks import Data, ImageAssembly
+from vmoe.cli.train import build, build_on
 from vmoe.config import RunConfig, override_config
-from vmoe.moe import balance_for
-from vmoe.train.augment import Augment
-from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes
-from vmoe.train.optim import build_optimizer, build_schedule
 from vmoe.train.runfolder import RunFolder
 from vmoe.train.state import Parts, TrainState
 
@@ -33,6 +28,17 @@ TINY = {
     "train": {"precision": "float32", "log_every": 1},
 }
 
+TINY_TEXT = {
+    "task": "text",
+    "output": "unused",
+    "model": {"name": "gpt2", "kwargs": {"n_layer": 2, "n_embd": 32, "n_head": 2}},
+    "moe": {"gate": {"kind": "topk"}, "num_experts": 4, "layers": "last1"},
+    "data": {"block_size": 16, "batch_size": 8, "eval_batch_size": 3},
+    "optimizer": {"lr": 1e-2, "betas": [0.9, 0.95], "clip_grad": 1.0},
+    "schedule": {"epochs": 2, "warmup_epochs": 0.5},
+    "train": {"precision": "float32", "log_every": 1},
+}
+
 
 class MemoryLoader:
     """The loader's contract over tensors: images (N, 3, H, W) uint8 and labels (N,)."""
@@ -40,24 +46,19 @@ class MemoryLoader:
     def __init__(self, images, labels, batch_size, *, shuffle, classes=("dark", "bright")):
         self.images, self.labels, self.batch_size, self.shuffle = images, labels, batch_size, shuffle
         self.classes = classes
-        self.samples = len(labels)
+        self.units = len(labels)
 
     def __len__(self):
         full, rest = divmod(len(self.labels), self.batch_size)
         return full if self.shuffle else full + bool(rest)
 
-    def epoch(self, number):
+    def epoch(self, number, first=0):
         order = np.arange(len(self.labels))
         if self.shuffle:
             order = np.random.default_rng(number).permutation(order)
-        for batch in range(len(self)):
+        for batch in range(first, len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield self.images[chosen], self.labels[chosen]
-
-
-class ToFloat(nn.Module):
-    def forward(self, images):
-        return images.float() / 255 - 0.5
 
 
 def dark_or_bright(count: int = 48, size: int = 8):
@@ -73,26 +74,34 @@ def tiny_config(*overrides: str) -> RunConfig:
 
 
 def tiny_run(config: RunConfig, folder: Path) -> tuple[TrainState, Parts]:
-    """State and parts of a run over images in memory, as the command line would build them."""
+    """State and parts of a run over images in memory, as the command line builds them."""
     folder.mkdir(exist_ok=True)
     images, labels = dark_or_bright()
     train = MemoryLoader(images, labels, config.data.batch_size // config.train.accumulate, shuffle=True)
     val = MemoryLoader(images, labels, config.data.eval_batch_size, shuffle=False)
-    torch.manual_seed(config.seed)
-    model = build_model(config, num_classes=2)
-    cost = measure_cost(model, config.data.image_size)
-    optimizer = build_optimizer(model, config.optimizer)
-    state = TrainState(model, optimizer, balance_for(model), build_ema(config, model))
-    parts = Parts(
-        config=config,
-        processes=ALONE,
-        train_loader=train,
-        val_loader=val,
-        prepare=ToFloat(),
-        augment=Augment(config.augment, label_smoothing=0.1, num_classes=2, device=ALONE.device),
-        schedule=build_schedule(optimizer, config.schedule, len(train) // config.train.accumulate),
-        cost=cost,
-        folder=RunFolder(folder, writes=True),
-        identity=describe_model(config, train.classes),
-    )
-    return state, parts
+    entry = ImageAssembly(config).entry(train.classes)
+    return build_on(Data(train, val, entry), config, ALONE, RunFolder(folder, writes=True))
+
+
+def tiny_text_config(folder: Path, *overrides: str) -> RunConfig:
+    """A byte-level GPT-2 and the text it is trained on, which is written into the folder."""
+    from vmoe.data.tokens import write_tokens
+
+    text = folder / "train.tokens"
+    if not text.exists():
+        write_tokens([folder_of_text(folder)], text, tokenizer="bytes", workers=1, progress=False)
+    data = TINY_TEXT["data"] | {"train": str(text), "val": str(text)}
+    return override_config(TINY_TEXT | {"data": data}, overrides, "tiny text")
+
+
+def tiny_text_run(config: RunConfig, folder: Path) -> tuple[TrainState, Parts]:
+    return build(config, ALONE, RunFolder(folder, writes=True))
+
+
+def folder_of_text(folder: Path) -> Path:
+    """Two documents whose next letters are easy to tell."""
+    source = folder / "text"
+    source.mkdir(exist_ok=True)
+    (source / "a.txt").write_text("abcd efgh " * 60)
+    (source / "b.txt").write_text("the cat sat on the mat, " * 20)
+    return source

@@ -1,6 +1,7 @@
 """The training loop: it learns, adds up, and goes on where it stopped."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from memory import tiny_config, tiny_run
 
 from vmoe.moe import Balance
 from vmoe.train.checkpoint import read_checkpoint
-from vmoe.train.loop import fit, micro_step, optimizer_step
+from vmoe.train.loop import fit, micro_step, update
 from vmoe.train.meter import Meter
 
 GATES = ("dense", "topk", "self", "random", "aoe", "relu", "routing_free", "expert_choice", "soft")
@@ -23,21 +24,23 @@ def test_every_gate_learns_dark_from_bright(gate, tmp_path):
     state, parts = tiny_run(tiny_config(f"moe.gate={gate}", "schedule.epochs=8"), tmp_path)
     evaluation = fit(state, parts)
     losses = [entry["loss"] for entry in read_metrics(parts, "train")]
-    assert evaluation.top1 == 100
-    assert evaluation.samples == 48
+    assert evaluation.scores.figures["top1"] == 100
+    assert evaluation.scores.figures["eval_samples"] == evaluation.scores.units == 48
     assert losses[-1] < 0.8 * losses[0]
     assert set(evaluation.routing) == set(parts.cost.layers)
 
 
+@pytest.mark.parametrize("steps", [6, 8], ids=["at an epoch's end", "within an epoch"])
 @pytest.mark.parametrize("gate", ["{kind: topk, bias_rate: 0.01, jitter: 0.1}", "relu", "routing_free"])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(gate, tmp_path):
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(gate, steps, tmp_path):
     overrides = (f"moe.gate={gate}", "schedule.epochs=3", "train.ema_decay=0.9", "augment.mixup=0.8")
     whole, parts = tiny_run(tiny_config(*overrides), tmp_path / "whole")
+    assert parts.steps_per_epoch == 6
     fit(whole, parts)
 
-    first, parts = tiny_run(tiny_config(*overrides, "schedule.max_steps=6"), tmp_path / "first")
+    first, parts = tiny_run(tiny_config(*overrides, f"schedule.max_steps={steps}"), tmp_path / "first")
     fit(first, parts)
-    assert first.step == 6  # one epoch of 48 / 8 steps
+    assert first.step == steps
     second, parts = tiny_run(tiny_config(*overrides), tmp_path / "second")
     second.load(read_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt"))
     fit(second, parts)
@@ -59,7 +62,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):
         images, labels = parts.train_loader.images[:8], parts.train_loader.labels[:8]
         for chunk in range(accumulate):
             part = slice(chunk * 8 // accumulate, (chunk + 1) * 8 // accumulate)
-            micro_step(state, parts, state.model, images[part], labels[part], Meter(parts), synchronise=True)
+            micro_step(state, parts, state.model, (images[part], labels[part]), Meter(parts))
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in state.model.parameters()]))
     for other in gradients[1:]:
         assert (other - gradients[0]).norm() < 1e-5 * gradients[0].norm()
@@ -68,14 +71,14 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):
 def test_clipping_bounds_the_gradient_norm(tmp_path):
     state, parts = tiny_run(tiny_config("optimizer.clip_grad=0.01", "optimizer.kind=sgd"), tmp_path)
     loader = parts.train_loader
-    micro_step(state, parts, state.model, loader.images[:8], loader.labels[:8], Meter(parts), synchronise=True)
+    micro_step(state, parts, state.model, (loader.images[:8], loader.labels[:8]), Meter(parts))
     norms = []
     state.optimizer.register_step_pre_hook(
         lambda optimizer, *_: norms.append(
             torch.cat([p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]).norm()
         )
     )
-    optimizer_step(state, parts)
+    update(state, parts)
     assert float(norms[0]) == pytest.approx(0.01, rel=1e-4)
 
 
@@ -99,11 +102,11 @@ def test_flops_spent_are_the_fixed_part_and_every_active_pair(tmp_path):
 def test_best_checkpoint_is_of_the_best_evaluation_and_last_of_the_last(tmp_path):
     state, parts = tiny_run(tiny_config("schedule.epochs=4"), tmp_path)
     fit(state, parts)
-    evaluations = {entry["epoch"]: entry["top1"] for entry in read_metrics(parts, "evaluation")}
+    evaluations = {entry["step"]: entry["top1"] for entry in read_metrics(parts, "evaluation")}
     best = read_checkpoint(parts.folder.best)["training"]
-    assert best["best_top1"] == max(evaluations.values())
-    assert evaluations[best["epoch"]] == max(evaluations.values())
-    assert read_checkpoint(parts.folder.last)["training"]["epoch"] == 4
+    assert best["best"] == max(evaluations.values())
+    assert evaluations[best["step"]] == max(evaluations.values())
+    assert read_checkpoint(parts.folder.last)["training"]["step"] == 4 * parts.steps_per_epoch
 
 
 def test_the_moving_average_is_evaluated_where_the_config_says_so(tmp_path):
@@ -112,7 +115,7 @@ def test_the_moving_average_is_evaluated_where_the_config_says_so(tmp_path):
     untrained = weights_of(state)["blocks.0.mlp.fc1.weight"]
     evaluation = fit(state, parts)
     assert torch.allclose(state.ema.module.state_dict()["blocks.0.mlp.fc1.weight"], untrained, atol=1e-5)
-    assert evaluation.loss > 0.5  # an average that has hardly moved has not learned
+    assert evaluation.scores.figures["loss"] > 0.5  # an average that has hardly moved has not learned
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(tmp_path):
@@ -120,12 +123,35 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(tmp_p
 
     class Diverging(Balance):
         def forward(self, routings):
-            return float("nan") if state.epoch == 1 else 0.0
+            return float("nan") if state.step >= parts.steps_per_epoch else 0.0
 
     state.balance = Diverging()
     with pytest.raises(FloatingPointError, match=r"by step 7 .*the last checkpoint is .*last.pt"):
         fit(state, parts)
-    assert read_checkpoint(parts.folder.last)["training"]["epoch"] == 1
+    assert read_checkpoint(parts.folder.last)["training"]["step"] == parts.steps_per_epoch
+
+
+def test_evaluations_come_as_often_as_the_config_says(tmp_path):
+    by_epochs, parts = tiny_run(tiny_config("schedule.epochs=4", "train.eval_every=3"), tmp_path / "epochs")
+    fit(by_epochs, parts)
+    assert [entry["step"] for entry in read_metrics(parts, "evaluation")] == [18, 24]
+    overrides = ("schedule.steps=14", "schedule.warmup_steps=2", "train.eval_every_steps=4")
+    by_steps, parts = tiny_run(tiny_config(*overrides), tmp_path / "steps")
+    fit(by_steps, parts)
+    assert [entry["step"] for entry in read_metrics(parts, "evaluation")] == [4, 8, 12, 14]
+    assert [entry["epoch"] for entry in read_metrics(parts, "evaluation")] == [4 / 6, 8 / 6, 2, 14 / 6]
+
+
+def test_a_compiled_run_learns_the_same(tmp_path, monkeypatch):
+    """By the compiler's front end alone; what its kernels round is another matter."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    losses = {}
+    for compiled in ("false", "true"):
+        state, parts = tiny_run(tiny_config(f"train.compile={compiled}", "schedule.epochs=1"), tmp_path / compiled)
+        fit(state, parts)
+        losses[compiled] = [entry["loss"] for entry in read_metrics(parts, "train")]
+        assert not any("_orig_mod" in name for name in read_checkpoint(parts.folder.last)["weights"])
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-5)
 
 
 def read_metrics(parts, kind):

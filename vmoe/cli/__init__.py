@@ -95,6 +95,14 @@ def build_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check a .beton file against its digest")
     verify.add_argument("file", help="the .beton file; its .beton.json stands beside it")
 
+    inspect = commands.add_parser("inspect", help="a page that shows where a trained model sends tokens")
+    inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="of a text model with MoE layers")
+    inspect.add_argument("--text", metavar="TEXT", help="a text file, or the text itself")
+    inspect.add_argument(
+        "--vocabulary", metavar="FOLDER", help="gpt2's encoder.json and vocab.bpe; default: as trained"
+    )
+    inspect.add_argument("--output", metavar="FILE", help="default: RUN/inspect/CHECKPOINT.html")
+
     compare = commands.add_parser("compare", help="one table of several runs")
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders of vmoe eval")
     compare.add_argument("--format", choices=("text", "markdown", "csv"), default="text", help="of the table (text)")

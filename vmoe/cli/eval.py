@@ -33,6 +33,6 @@ def run(options: argparse.Namespace) -> None:
 
 def evaluate(subject: Subject, *, routing: bool) -> None:
     """Evaluate once; the first process writes the result and says where it is."""
-    result = subject.evaluate(routing=routing)
+    outcome = subject.evaluate(routing=routing)
     if subject.processes.first:
-        announce(result, subject.prepared.folder)
+        announce(outcome, subject.prepared.folder)

@@ -6,22 +6,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vmoe.train.result import headline
 from vmoe.train.runfolder import write_json
 
 
-def announce(result: dict[str, Any], folder: Path) -> None:
+class Outcome(NamedTuple):
+    """What result.json holds, and the same in one line for people."""
+
+    result: dict[str, Any]
+    headline: str
+
+
+def announce(outcome: Outcome, folder: Path) -> None:
     """Write the result and its picture into the folder and print where it is and what it says."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "result.json"
-    write_json(path, result)
+    write_json(path, outcome.result)
     with picture_of("expert load"):
         from vmoe.report.plots import save_expert_load
 
-        save_expert_load(result, folder / "expert_load.png")
-    print(f"{path}  {headline(result)}", flush=True)
+        save_expert_load(outcome.result, folder / "expert_load.png")
+    print(f"{path}  {outcome.headline}", flush=True)
 
 
 @contextmanager

@@ -11,14 +11,18 @@ import torch
 from torch import nn
 
 from vmoe.api import build_stored
-from vmoe.config import DIGITS, ConfigError, RunConfig, override_config
-from vmoe.data import Loader, Normalize, open_evaluation
+from vmoe.config import ConfigError, RunConfig, override_config
 from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import Cost, measure_cost
 from vmoe.train.distributed import Processes
 from vmoe.train.evaluate import evaluate
+from vmoe.train.loaders import Loader
 from vmoe.train.precision import choose_precision
-from vmoe.train.result import describe_result
+from vmoe.train.result import describe_result, headline
+from vmoe.train.task import Task
+
+from .outcome import Outcome
+from .tasks import assembly_of
 
 
 class Prepared(NamedTuple):
@@ -33,14 +37,12 @@ class Prepared(NamedTuple):
 def prepare(path: Path, options: argparse.Namespace) -> Prepared:
     """Read a checkpoint and settle how it is evaluated, so that all are known to be good before the first one runs."""
     stored = read_checkpoint(path)
+    as_trained = override_config(stored["config"], [], str(path))
     overrides = list(options.set)
     if options.data is not None:
-        overrides.append(f"data.val={options.data}")
-        if options.data != DIGITS:
-            overrides.append(f"data.loader={'folder' if Path(options.data).is_dir() else 'ffcv'}")
+        overrides += assembly_of(as_trained).overrides_for(options.data)
     config = override_config(stored["config"], overrides, str(path))
-    as_trained = override_config(stored["config"], [], str(path))
-    for section in ("model", "moe"):
+    for section in ("task", "model", "moe"):
         if getattr(config, section) != getattr(as_trained, section):
             raise ConfigError(f"--set changes {section}, but {path} says what the model is; allowed: other sections")
     folder = default_folder(path, config, swept=options.theta is not None)
@@ -55,45 +57,39 @@ def default_folder(checkpoint: Path, config: RunConfig, *, swept: bool) -> Path:
 
 @dataclass(frozen=True)
 class Subject:
-    """The weights that the run evaluated, on their device, and data.val of the config; for any number of evaluations.
-
-    normalize: from the loader's images to the model's input.
-    """
+    """The weights that a run evaluated, on their device, and data.val of the config; for any number of evaluations."""
 
     prepared: Prepared
     processes: Processes
     loader: Loader
     model: nn.Module
-    normalize: nn.Module
+    task: Task
     cost: Cost
     precision: torch.dtype
 
-    def evaluate(self, *, routing: bool = True) -> dict[str, Any]:
-        """Evaluate the model as it is now; returns what result.json holds. routing: whether to count it."""
+    def evaluate(self, *, routing: bool = True) -> Outcome:
+        """Evaluate the model as it is now. routing: whether to count it."""
         training = self.prepared.stored["training"]
-        given = (self.model, self.loader, self.normalize, self.processes, self.precision)
-        evaluation = evaluate(*given, routing=routing)
-        return describe_result(
+        evaluation = evaluate(self.model, self.loader, self.task, self.processes, self.precision, routing=routing)
+        result = describe_result(
             evaluation,
             self.cost,
             self.prepared.config,
+            self.task,
             steps=training["step"],
             train_flops=training["train_flops"],
-            images_per_second=evaluation.images_per_second,
+            units_per_second=evaluation.units_per_second,
+            utilisation=None,
         )
+        return Outcome(result, headline(result, evaluation.scores))
 
 
 def open_subject(prepared: Prepared, processes: Processes) -> Subject:
     """Open the data and build the model. Raises `ValueError` for data that the model cannot be evaluated on."""
-    config = prepared.config
-    loader = open_evaluation(config.data, classes=prepared.stored["data"]["classes"], processes=processes)
+    config, entry = prepared.config, prepared.stored["data"]
+    assembly = assembly_of(config)
+    loader = assembly.open_evaluation(entry, processes)
     model = build_stored(prepared.stored, str(prepared.path)).to(processes.device)
-    return Subject(
-        prepared,
-        processes,
-        loader,
-        model,
-        normalize=Normalize(config.data.mean, config.data.std).to(processes.device),
-        cost=measure_cost(model, config.data.image_size),
-        precision=choose_precision(config.train.precision, processes.device),
-    )
+    task = assembly.task(entry, loader, processes.device)
+    precision = choose_precision(config.train.precision, processes.device)
+    return Subject(prepared, processes, loader, model, task, measure_cost(model, task), precision)

@@ -47,7 +47,7 @@ def sweep(subject: Subject, thresholds: Sequence[float]) -> None:
     rows = []
     for threshold in thresholds:
         with at_threshold(subject.model, threshold):
-            rows.append({"threshold": threshold, **subject.evaluate()})
+            rows.append({"threshold": threshold, **subject.evaluate().result})
     record = {
         "format": FORMAT,
         "checkpoint": str(subject.prepared.path),

@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import use_reentrant_ckpt
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from vmoe.config import ConfigError, RunConfig, dump_config, load_config
 from vmoe.moe import balance_for
-from vmoe.train.augment import Augment
 from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes, barrier, start_processes
 from vmoe.train.loop import fit
 from vmoe.train.optim import build_optimizer, build_schedule
-from vmoe.train.result import describe_result
+from vmoe.train.result import describe_result, headline
 from vmoe.train.runfolder import RunFolder
 from vmoe.train.state import Parts, TrainState
+from vmoe.train.utilisation import model_flops_utilisation
 
-from .assemble import build_model, describe_model, flatten, open_data
-from .outcome import announce
+from .flatten import flatten
+from .outcome import Outcome, announce
 from .plan import describe_plan
-from .weights import Start, start_of
+from .tasks import Data, Start, assembly_of
+from .weights import start_of
 
 # What a resumed run may change: where it is kept, how long the trial is, how it looks at itself.
 MAY_DIFFER = ("output", "schedule.max_steps", "data.workers", "data.timeout", "train.resume", "train.log_every")
@@ -76,12 +76,14 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
         evaluation,
         parts.cost,
         config,
+        parts.task,
         steps=state.step,
         train_flops=state.train_flops,
-        images_per_second=state.images_per_second,
+        units_per_second=state.units_per_second,
+        utilisation=model_flops_utilisation(state.flops_per_second, config, processes),
     )
     if processes.first:
-        announce(result, config.output)
+        announce(Outcome(result, headline(result, evaluation.scores)), config.output)
 
 
 def build(
@@ -91,44 +93,34 @@ def build(
 
     start: the checkpoint whose weights the model begins with.
     """
-    data = open_data(config, processes)
+    return build_on(assembly_of(config).open_data(processes), config, processes, folder, start)
+
+
+def build_on(
+    data: Data, config: RunConfig, processes: Processes, folder: RunFolder, start: Start | None = None
+) -> tuple[TrainState, Parts]:
+    """`build` for data that are open."""
+    assembly = assembly_of(config)
     torch.manual_seed(config.seed)
-    model = build_model(config, len(data.train.classes), start).to(processes.device)
-    cost = measure_cost(model, config.data.image_size)
+    model = assembly.build_model(data.entry, start).to(processes.device)
+    task = assembly.task(data.entry, data.val, processes.device)
+    cost = measure_cost(model, task)
     if config.model.grad_checkpointing:
-        enable_checkpointing(model)
+        assembly.backbone.enable_checkpointing(model)
     optimizer = build_optimizer(model, config.optimizer)
     state = TrainState(model, optimizer, balance_for(model).to(processes.device), build_ema(config, model))
     parts = Parts(
         config=config,
         processes=processes,
+        task=task,
         train_loader=data.train,
         val_loader=data.val,
-        prepare=data.prepare.to(processes.device),
-        augment=Augment(
-            config.augment,
-            label_smoothing=config.train.label_smoothing,
-            num_classes=len(data.train.classes),
-            device=processes.device,
-        ),
         schedule=build_schedule(optimizer, config.schedule, len(data.train) // config.train.accumulate),
         cost=cost,
         folder=folder,
-        identity=describe_model(config, data.train.classes),
+        identity=assembly.describe_model(data.entry),
     )
     return state, parts
-
-
-def enable_checkpointing(model: nn.Module) -> None:
-    """Activation checkpointing, by the host's own method. Raises `ConfigError` for a host without one."""
-    method = getattr(model, "set_grad_checkpointing", None)
-    if method is None:
-        raise ConfigError(f"model.grad_checkpointing is true, but {type(model).__name__} has none; allowed: false")
-    if use_reentrant_ckpt():
-        raise ConfigError(
-            "timm is set to reentrant checkpointing, which loses the gradient of balance losses; unset it"
-        )
-    method()
 
 
 def build_ema(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:

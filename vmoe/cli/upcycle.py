@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
-import timm
 import torch
-from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from vmoe.backbones import timm as backbone
 from vmoe.config import ConfigError, RunConfig, load_config
 from vmoe.moe import DenseExperts, LowRankGluExperts, MoE, MoESpec, record
 from vmoe.moe.build import seeded
@@ -20,8 +18,8 @@ from vmoe.moe.upcycle import DenseMlp, factorisation_error, hidden_width, typica
 from vmoe.report.table import Column, Table
 from vmoe.train.checkpoint import save_checkpoint
 
-from .assemble import build_host, describe_model
-from .weights import Start, read_start, require_same_host
+from .tasks import Entry, Start, assembly_of
+from .weights import require_same_architecture, require_same_host
 
 Row = tuple[str, str, str, str, str, str, str, str]
 HEADERS = ("layer", "experts", "number", "width", "rank", "error, first weight", "error, output", "density")
@@ -41,15 +39,17 @@ def run(options: argparse.Namespace) -> None:
     if target.exists():
         raise ConfigError(f"{target} is there already, and is not overwritten; --output names another file")
     source = (
-        from_checkpoint(options.source, config) if Path(options.source).exists() else from_timm(options.source, config)
+        from_checkpoint(options.source, config)
+        if Path(options.source).exists()
+        else from_pretrained(options.source, config)
     )
-    config = source.config
+    assembly = assembly_of(source.config)
     torch.manual_seed(config.seed)
-    host = build_host(config, len(source.classes), source.start)
-    table = convert(host, config.moe)
+    host = assembly.build_host(source.entry, source.start)
+    table = convert(host, source.config.moe, assembly.backbone)
     print(table.text())
     checkpoint = {
-        **describe_model(config, source.classes),
+        **assembly.describe_model(source.entry),
         "weights": host.state_dict(),
         "ema": None,
         "evaluate": "raw",
@@ -60,64 +60,48 @@ def run(options: argparse.Namespace) -> None:
 
 
 class Source(NamedTuple):
-    """What is converted. config: the one given, with what comes along with the weights. start: None for timm's."""
+    """What is converted. config: the one given, with what comes along with the weights. entry: the checkpoint's about
+    data. start: None for weights of the model's library.
+    """
 
     config: RunConfig
-    classes: tuple[str, ...]
+    entry: Entry
     start: Start | None
 
 
 def from_checkpoint(path: str, config: RunConfig) -> Source:
-    """A dense checkpoint of vmoe, with its classes, image size and normalisation.
+    """A dense checkpoint of vmoe, with what it was trained on.
 
     Raises `FileNotFoundError`, or `ValueError`: no checkpoint of vmoe, one of another model, or no dense one.
     """
-    start = read_start(Path(path))
+    start = Start.read(path)
     if not start.is_host:
         has = f"gate {start.moe.gate.kind}, experts {start.moe.experts and start.moe.experts.kind}"
         raise ConfigError(f"{path} holds a model with MoE layers ({has}); allowed: a dense one, with its own MLPs")
-    comes_along = {key: start.data[key] for key in ("image_size", "eval_crop")}
-    comes_along |= {key: tuple(start.data[key]) for key in ("mean", "std")}
-    model = config.model.model_copy(update={"weights": Path(path), "pretrained": False})
-    config = upcycled(config, model=model, data=config.data.model_copy(update=comes_along))
+    require_same_architecture(start, config)
+    config = assembly_of(config).with_data_of(start)
+    config = upcycled(config, weights=Path(path), pretrained=False)
     require_same_host(start, config)
-    return Source(config, tuple(start.data["classes"]), start)
+    return Source(config, start.data, start)
 
 
-def from_timm(name: str, config: RunConfig) -> Source:
-    """timm's pretrained model of that name, with its classes, crop and normalisation, at the config's image size.
+def from_pretrained(name: str, config: RunConfig) -> Source:
+    """The pretrained model of that name from the library of the config's model, at the config's input size.
 
-    Raises `ConfigError`: neither a file nor a name that timm knows, no weights, another model than the config's, or no
-    classifier.
+    Raises `ConfigError`: neither a file nor a name that the library knows, no weights, another model than the config's,
+    or nothing that they were trained to tell apart.
     """
-    if not timm.is_model(backbone.architecture(name)):
-        raise ConfigError(f"{name} is neither a file nor a model that timm {timm.__version__} knows")
-    if not timm.models.is_model_pretrained(name):
-        raise ConfigError(
-            f"timm has no pretrained weights of {name}; allowed: a name that timm.list_pretrained() gives"
-        )
-    if backbone.architecture(name) != backbone.architecture(config.model.name):
-        raise ConfigError(
-            f"the source is timm's {name}, the config's model.name is {config.model.name}; allowed: the same"
-        )
-    known = timm.get_pretrained_cfg(name)
-    if known is None or not known.num_classes:
-        raise ConfigError(f"timm's {name} comes without a classifier; allowed: a pretrained model with classes")
-    subset = infer_imagenet_subset({"num_classes": known.num_classes})
-    names = ImageNetInfo(subset).label_names() if subset else [str(number) for number in range(known.num_classes)]
-    comes_along = {"mean": tuple(known.mean), "std": tuple(known.std), "eval_crop": known.crop_pct}
-    model = config.model.model_copy(update={"name": name, "pretrained": True, "weights": None})
-    config = upcycled(config, model=model, data=config.data.model_copy(update=comes_along))
-    return Source(config, tuple(names), None)
+    config, entry = assembly_of(config).pretrained(name)
+    return Source(upcycled(config, name=name, pretrained=True, weights=None), entry, None)
 
 
-def upcycled(config: RunConfig, **sections: object) -> RunConfig:
-    """The config with these sections, and MoE layers made of the MLPs; the weights are evaluated as they are."""
+def upcycled(config: RunConfig, **model: object) -> RunConfig:
+    """The config with these keys of its model, and MoE layers made of the MLPs."""
     moe = dataclasses.replace(config.moe, init="upcycle")
-    return config.model_copy(update={"moe": moe, **sections})
+    return config.model_copy(update={"moe": moe, "model": config.model.model_copy(update=model)})
 
 
-def convert(host: nn.Module, moe: MoESpec) -> Table:
+def convert(host: nn.Module, moe: MoESpec, backbone: ModuleType) -> Table:
     """Put MoE layers made of its MLPs into a dense model, in place; the table says how near they come to those."""
     blocks = backbone.host_blocks(host)
     norms = [backbone.norm_before(block.block) for block in blocks]  # a layer may take the block's norm over

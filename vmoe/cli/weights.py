@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from vmoe.backbones.timm import architecture
-from vmoe.config import ConfigError, RunConfig, parse_moe
+from vmoe.config import ConfigError, RunConfig
 from vmoe.moe import Mlp, MoESpec
-from vmoe.train.checkpoint import counting_weights, read_checkpoint
 
-from .assemble import flatten, model_arguments
+from .flatten import flatten
+from .tasks import Start, assembly_of
 
 NOT_IN_WEIGHTS = ("upcycle_noise", "dispatch", "recompute", "capacity")  # keys of moe that any weights fit
-
-
-@dataclass(frozen=True)
-class Start:
-    """A checkpoint to start from.
-
-    path: what it is called in errors. name, kwargs, moe: of its model. data: the checkpoint's entry of that name.
-    weights: those that its run evaluated.
-    """
-
-    path: str
-    name: str
-    kwargs: dict[str, Any]
-    moe: MoESpec
-    data: dict[str, Any]
-    weights: dict[str, Tensor]
-
-    @property
-    def is_host(self) -> bool:
-        """Whether it is the dense model with its own MLPs, which MoE layers can be put into."""
-        return self.moe.keeps_host
-
-
-def read_start(path: Path) -> Start:
-    """Read a checkpoint. Raises `FileNotFoundError` and `ValueError` as `read_checkpoint` does."""
-    stored = read_checkpoint(path)
-    described = stored["model"]
-    moe = parse_moe(described["moe"])
-    return Start(str(path), described["name"], described["kwargs"], moe, stored["data"], counting_weights(stored))
 
 
 def start_of(config: RunConfig) -> Start | None:
@@ -57,7 +23,7 @@ def start_of(config: RunConfig) -> Start | None:
     if config.model.weights is None:
         return None
     try:
-        start = read_start(config.model.weights)
+        start = Start.read(str(config.model.weights))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"model.weights is {error}") from None
     except ValueError as error:
@@ -69,19 +35,28 @@ def start_of(config: RunConfig) -> Start | None:
 
 
 def require_same_host(start: Start, config: RunConfig) -> None:
-    """Raise `ConfigError` unless name and arguments of the dense model are those of the config; classes aside."""
-    arguments = model_arguments(config, start.kwargs["num_classes"])
-    there, here = ({"name": name, **kwargs} for name, kwargs in [(start.name, start.kwargs), (None, arguments)])
-    here["name"] = config.model.name
-    if architecture(start.name) == architecture(config.model.name):
-        here["name"] = there["name"]
-    keys = [key for key in [*here, *(key for key in there if key not in here)] if key != "drop_path_rate"]
+    """Raise `ConfigError` unless name and arguments of the dense model are those of the config."""
+    require_same_architecture(start, config)
+    assembly = assembly_of(config)
+    there, here = start.kwargs, assembly.model_arguments(start.data)
+    keys = [key for key in {**here, **there} if key not in assembly.IN_ANY_WEIGHTS]
     if differing := [key for key in keys if here.get(key) != there.get(key)]:
         listed = "; ".join(f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in differing)
-        raise ConfigError(
-            f"{start.path} holds the weights of {start.name}, the config's model is {config.model.name}: {listed}."
-            " Allowed: the same model.name, model.kwargs and image size; model.drop_path_rate may differ"
-        )
+        raise another_host(start, config, listed)
+
+
+def require_same_architecture(start: Start, config: RunConfig) -> None:
+    """Raise `ConfigError` unless the model's name, but for the tag of pretrained weights, is that of the config."""
+    there, here = start.name, config.model.name
+    if there.split(".")[0] != here.split(".")[0]:
+        raise another_host(start, config, f"name is {there!r} there, {here!r} here")
+
+
+def another_host(start: Start, config: RunConfig, differing: str) -> ConfigError:
+    return ConfigError(
+        f"{start.path} holds the weights of {start.name}, the config's model is {config.model.name}: {differing}."
+        f" Allowed: {assembly_of(config).SAME_HOST}"
+    )
 
 
 def require_same_moe(start: Start, moe: MoESpec) -> None:

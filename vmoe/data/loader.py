@@ -46,6 +46,10 @@ class Loader(Protocol):
         """Images that one epoch covers over all processes."""
 
     @property
+    def units(self) -> int:
+        """What results count: images."""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the labels."""
 

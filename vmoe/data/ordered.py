@@ -17,6 +17,11 @@ class OrderedLoader:
         return self._order.samples
 
     @property
+    def units(self) -> int:
+        """What an epoch counts: images."""
+        return self.samples
+
+    @property
     def batches(self) -> int:
         return self._order.batches
 

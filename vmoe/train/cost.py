@@ -18,37 +18,43 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vmoe.moe import moe_layers, record
 
+from .task import Task
+
 BACKWARD = 2  # a product's backward is two products of its size: by the input and by the weight
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One MoE layer: FLOPs and parameters of one active pair, its experts, and the tokens an image brings it."""
+    """One MoE layer: FLOPs and parameters of one active pair, its experts, and the tokens a sample brings it."""
 
     flops_per_pair: int
     params_per_pair: int
     num_experts: int
-    tokens_per_image: int
+    tokens_per_sample: int
 
 
 @dataclass(frozen=True)
 class Cost:
-    """params: all of them. fixed_flops, fixed_train_flops: per image, forward, and forward with backward, without any
-    active pair. activation_bytes: per image, saved for the backward pass at the routing of the start.
+    """What one sample, such as an image or a sequence of tokens, costs. units: of the task, in a sample.
+
+    params: all of them. fixed_flops, fixed_train_flops: forward, and forward with backward, without any active pair.
+    activation_bytes: saved for the backward pass at the routing of the start.
     """
 
+    units: int
     params: int
     fixed_flops: int
     fixed_train_flops: int
     activation_bytes: int
     layers: Mapping[str, LayerCost]
 
-    def flops_per_image(self, density: Mapping[str, float]) -> float:
-        """Forward FLOPs of an image; density: of each MoE layer, rows that its experts compute over all pairs."""
-        return self.fixed_flops + sum(
-            density[name] * layer.tokens_per_image * layer.num_experts * layer.flops_per_pair
+    def flops_per_unit(self, density: Mapping[str, float]) -> float:
+        """Forward FLOPs; density: of each MoE layer, rows that its experts compute over all pairs."""
+        on_rows = sum(
+            density[name] * layer.tokens_per_sample * layer.num_experts * layer.flops_per_pair
             for name, layer in self.layers.items()
         )
+        return (self.fixed_flops + on_rows) / self.units
 
     def active_params(self, density: Mapping[str, float]) -> float:
         """Parameters that a token uses in the mean at the given density of each MoE layer."""
@@ -56,21 +62,19 @@ class Cost:
             (1 - density[name]) * layer.num_experts * layer.params_per_pair for name, layer in self.layers.items()
         )
 
-    def train_flops(self, images: int, rows: Mapping[str, int]) -> int:
-        """FLOPs spent by training steps over so many images, with so many rows computed in each MoE layer."""
+    def train_flops(self, units: int, rows: Mapping[str, int]) -> int:
+        """FLOPs spent by training steps over so many units, with so many rows computed in each MoE layer."""
         spent_on_rows = sum(rows[name] * layer.flops_per_pair for name, layer in self.layers.items())
-        return images * self.fixed_train_flops + (1 + BACKWARD) * spent_on_rows
+        return units * self.fixed_train_flops // self.units + (1 + BACKWARD) * spent_on_rows
 
 
-def measure_cost(model: nn.Module, image_size: int) -> Cost:
-    """Measure one image's forward and backward on the model's device; no gradient or mode is left changed."""
-    device = next(model.parameters()).device
-    image = torch.zeros(1, 3, image_size, image_size, device=device)
+def measure_cost(model: nn.Module, task: Task) -> Cost:
+    """Measure one sample's forward and backward on the model's device; no gradient or mode is left changed."""
     was_training = model.training
     model.eval()
     saved = SavedBytes(model)
     with record(model) as routings, FlopCounterMode(display=False) as forward, saved_tensors_hooks(saved.pack, _same):
-        loss = model(image).sum()
+        loss = task.forward(model, task.sample).sum()
     with FlopCounterMode(display=False) as backward:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         torch.autograd.grad(loss, trained, allow_unused=True)
@@ -80,13 +84,14 @@ def measure_cost(model: nn.Module, image_size: int) -> Cost:
             flops_per_pair=layer.flops_per_pair,
             params_per_pair=layer.params_per_pair,
             num_experts=layer.experts.num_experts,
-            tokens_per_image=routings[name].num_tokens,
+            tokens_per_sample=routings[name].num_tokens,
         )
         for name, layer in moe_layers(model)
     }
     on_rows = sum(int(routings[name].count_rows()) * layer.flops_per_pair for name, layer in layers.items())
     total = forward.get_total_flops()
     return Cost(
+        units=task.units_per_sample,
         params=sum(parameter.numel() for parameter in model.parameters()),
         fixed_flops=total - on_rows,
         fixed_train_flops=total + backward.get_total_flops() - (1 + BACKWARD) * on_rows,

@@ -1,4 +1,4 @@
-"""What training and evaluation ask of a loader. `vmoe.data` has two that answer."""
+"""What training and evaluation ask of a loader. `vmoe.data` has several that answer."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Protocol
 
 from torch import Tensor
 
+Batch = tuple[Tensor, Tensor]
+"""inputs and targets: images (B, 3, H, W) uint8 and labels (B,), or tokens (B, N) and the tokens after them (B, N)"""
 
-class ImageLoader(Protocol):
-    """This process's share of a data set, in batches of (images (B, 3, H, W) uint8, labels (B,) int64)."""
+
+class Loader(Protocol):
+    """This process's share of a data set, in batches."""
 
     @property
-    def samples(self) -> int:
-        """Images an epoch covers, over all processes."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the labels."""
+    def units(self) -> int:
+        """What an epoch covers over all processes, in the task's unit: images, or tokens to predict."""
 
     def __len__(self) -> int:
         """Batches an epoch on this process."""
 
-    def epoch(self, number: int) -> Generator[tuple[Tensor, Tensor]]:
-        """The batches of epoch `number`; the order depends on nothing but the number and the loader's seed."""
+    def epoch(self, number: int, first: int = 0) -> Generator[Batch]:
+        """The batches of epoch `number` from batch `first` on, which depend on the number and the seed alone."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
+from typing import Any
 
+import numpy as np
+import torch
 from timm.utils import random_seed
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vmoe.moe import mean_figures, record
 
 from .checkpoint import save_checkpoint
-from .distributed import Processes
 from .evaluate import Evaluation, evaluate
+from .loaders import Batch
 from .meter import Meter, log_training
 from .precision import autocast
 from .progress import Progress
@@ -22,85 +26,69 @@ from .state import Parts, TrainState
 def fit(state: TrainState, parts: Parts) -> Evaluation:
     """Train to the end of the schedule, with evaluations and checkpoints on the way; return the last evaluation.
 
-    Raises `FloatingPointError` when the loss is no longer finite; the checkpoints of earlier epochs remain.
+    Raises `FloatingPointError` when the loss is no longer finite; earlier checkpoints remain.
     """
-    network = distribute(state.model, parts.processes)
+    network = wrap(state.model, parts)
     evaluation: Evaluation | None = None
-    while not finished(state, parts):
-        train_epoch(state, parts, network)
-        state.epoch += 1
-        if finished(state, parts) or state.epoch % parts.config.train.eval_every == 0:
-            evaluation = evaluate_epoch(state, parts)
-        is_best = evaluation is not None and evaluation.top1 > state.best_top1
-        if is_best and evaluation is not None:
-            state.best_top1 = evaluation.top1
+    while state.step < parts.last_step:
+        train_until(parts.next_stop(state.step), state, parts, network)
+        is_best = False
+        if parts.evaluates_at(state.step):
+            evaluation = evaluate_now(state, parts)
+            is_best = evaluation.scores.rank > state.best
+            state.best = max(state.best, evaluation.scores.rank)
         save(state, parts, is_best=is_best)
-    return evaluation or evaluate_epoch(state, parts)
+    return evaluation or evaluate_now(state, parts)
 
 
-def finished(state: TrainState, parts: Parts) -> bool:
-    """Whether the schedule, or the trial that stops it early, has come to its end."""
-    limit = parts.config.schedule.max_steps
-    return state.epoch >= parts.config.schedule.epochs or (limit is not None and state.step >= limit)
+def wrap(model: nn.Module, parts: Parts) -> nn.Module:
+    """The model as training calls it: compiled where the config asks for it, and wrapped for several processes."""
+    network: Any = torch.compile(model) if parts.config.train.compile else model
+    if parts.processes.world == 1:
+        return network
+    on_cuda = parts.processes.device.type == "cuda"
+    return DistributedDataParallel(network, device_ids=[parts.processes.device] if on_cuda else None)
 
 
-def distribute(model: nn.Module, processes: Processes) -> nn.Module:
-    """The model as training calls it: wrapped for several processes, itself for one."""
-    if processes.world == 1:
-        return model
-    on_cuda = processes.device.type == "cuda"
-    return DistributedDataParallel(model, device_ids=[processes.device] if on_cuda else None)
-
-
-def train_epoch(state: TrainState, parts: Parts, network: nn.Module) -> None:
-    """One epoch of optimizer steps, or less of it where `schedule.max_steps` ends a trial."""
-    config, processes = parts.config, parts.processes
-    # Mixup, erasing, dropout and random routing draw from generators that depend on epoch and process alone.
-    random_seed((config.seed * config.schedule.epochs + state.epoch) * processes.world, processes.rank)
+def train_until(stop: int, state: TrainState, parts: Parts, network: nn.Module) -> None:
+    """Optimizer steps up to number `stop`, which is in the epoch that the next step belongs to, or its end."""
+    config, processes, task = parts.config, parts.processes, parts.task
+    epoch, done = divmod(state.step, parts.steps_per_epoch)
+    epochs = -(-parts.last_step // parts.steps_per_epoch)
+    units = config.data.batch_size * task.units_per_sample
     state.model.train()
     meter = Meter(parts)
-    micro_batches = parts.steps_per_epoch * config.train.accumulate
     progress = Progress(
-        f"epoch {state.epoch + 1}/{config.schedule.epochs}",
-        parts.steps_per_epoch * config.data.batch_size,
+        f"epoch {epoch + 1}/{epochs}",
+        parts.steps_per_epoch * units,
+        task.SHORT,
         show=processes.first,
+        done=done * units,
     )
-    with progress, closing(parts.train_loader.epoch(state.epoch)) as batches:
-        for index, (images, labels) in zip(range(micro_batches), batches, strict=False):
-            is_last = (index + 1) % config.train.accumulate == 0
-            micro_step(state, parts, network, images, labels, meter, synchronise=is_last)
-            if not is_last:
-                continue
-            optimizer_step(state, parts)
-            progress.advance(config.data.batch_size)
+    with progress, closing(parts.train_loader.epoch(epoch, done * config.train.accumulate)) as batches:
+        while state.step < stop:
+            seed_step(config.seed, state.step, processes.rank)
+            train_step(state, parts, network, batches, meter)
+            progress.advance(units)
             if state.step % config.train.log_every == 0:
                 log_training(state, parts, meter, progress)
-            if finished(state, parts):
-                break
     meter.close(state)
 
 
-def micro_step(
-    state: TrainState,
-    parts: Parts,
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    meter: Meter,
-    *,
-    synchronise: bool,
-) -> None:
-    """Forward and backward of one micro-batch. Gradients sum up over micro-batches."""
-    device = parts.processes.device
-    images = parts.prepare(images.to(device, non_blocking=True))
-    images, targets = parts.augment(images, labels.to(device, non_blocking=True))
-    with no_sync(network) if not synchronise else nullcontext():
-        with record(state.model) as routings, autocast(device, parts.precision):
-            logits = network(images)
-        task_loss = parts.augment.criterion(logits.float(), targets)
-        balance_loss = state.balance(routings)
-        ((task_loss + balance_loss) / parts.config.train.accumulate).backward()
-    meter.add(task_loss, balance_loss, routings, len(labels))
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed what mixup, erasing, dropout and random routing draw from, by step and process alone: a run that goes on
+    from any step draws what it would have drawn.
+    """
+    random_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
+
+
+def train_step(state: TrainState, parts: Parts, network: nn.Module, batches: Iterator[Batch], meter: Meter) -> None:
+    """One optimizer step: its micro-batches, whose gradients sum up, and the update."""
+    accumulate = parts.config.train.accumulate
+    for number in range(1, accumulate + 1):
+        with nullcontext() if number == accumulate else no_sync(network):
+            micro_step(state, parts, network, next(batches), meter)
+    update(state, parts)
 
 
 def no_sync(network: nn.Module) -> AbstractContextManager[None]:
@@ -108,7 +96,18 @@ def no_sync(network: nn.Module) -> AbstractContextManager[None]:
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
-def optimizer_step(state: TrainState, parts: Parts) -> None:
+def micro_step(state: TrainState, parts: Parts, network: nn.Module, batch: Batch, meter: Meter) -> None:
+    """Forward and backward of one micro-batch."""
+    device = parts.processes.device
+    inputs, targets = (tensor.to(device, non_blocking=True) for tensor in batch)
+    with record(state.model) as routings, autocast(device, parts.precision):
+        task_loss = parts.task.training_loss(network, inputs, targets)
+    balance_loss = state.balance(routings)
+    ((task_loss + balance_loss) / parts.config.train.accumulate).backward()
+    meter.add(task_loss, balance_loss, routings, len(batch[0]))
+
+
+def update(state: TrainState, parts: Parts) -> None:
     """Update the weights, then everything that follows the weights: controller, schedule, moving average."""
     clip = parts.config.optimizer.clip_grad
     if clip is not None:
@@ -122,25 +121,25 @@ def optimizer_step(state: TrainState, parts: Parts) -> None:
         state.ema.update(state.model, step=state.step)
 
 
-def evaluate_epoch(state: TrainState, parts: Parts) -> Evaluation:
+def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
     """Evaluate the weights that count, and log it."""
     use_ema = parts.config.train.evaluate == "ema" and state.ema is not None
     model = state.ema.module if use_ema and state.ema is not None else state.model
-    evaluation = evaluate(model, parts.val_loader, parts.prepare, parts.processes, parts.precision)
+    evaluation = evaluate(model, parts.val_loader, parts.task, parts.processes, parts.precision)
     routing = mean_figures(evaluation.routing) if evaluation.routing else None
+    epoch = state.step / parts.steps_per_epoch
     entry = {
         "kind": "evaluation",
         "step": state.step,
-        "epoch": state.epoch,
-        "top1": evaluation.top1,
-        "top5": evaluation.top5,
-        "loss": evaluation.loss,
+        "epoch": epoch,
+        **evaluation.scores.figures,
         "train_flops": state.train_flops,
         "routing": routing,
     }
     parts.folder.log(entry)
     if parts.processes.first:
-        text = f"epoch {state.epoch}: top-1 {evaluation.top1:.2f} %, loss {evaluation.loss:.4f}"
+        text = f"epoch {epoch:.4g}, step {state.step}: {evaluation.scores.text}"
+        text += f", loss {evaluation.scores.figures['loss']:.4f}"
         if routing:
             text += f", routing entropy {routing['entropy']:.3f}, density {routing['density']:.3f}"
         print(text, flush=True)

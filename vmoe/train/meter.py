@@ -17,32 +17,32 @@ from .state import Parts, TrainState
 
 
 class SinceLog(NamedTuple):
-    """Mean losses on this process, and images a second over all processes, since the last line."""
+    """Mean losses on this process, and units a second over all processes, since the last line."""
 
     loss: float
     balance_loss: float
-    images_per_second: float
+    units_per_second: float
 
 
 class Meter:
-    """What an epoch's steps add up to. Counts stay on the device until they are asked for."""
+    """What the steps up to the next stop add up to. Counts stay on the device until they are asked for."""
 
     def __init__(self, parts: Parts):
         self.parts = parts
         device = parts.processes.device
         self.rows = {name: torch.zeros((), dtype=torch.int64, device=device) for name in parts.cost.layers}
-        self.images = 0
+        self.units = 0
         self.start = time.perf_counter()
         self.losses = torch.zeros(2, device=device)  # task and balance, since the last line
         self.batches_since_log = 0
-        self.images_at_log, self.time_at_log = 0, self.start
+        self.units_at_log, self.time_at_log = 0, self.start
 
-    def add(self, task_loss: Tensor, balance_loss: Tensor | float, routings: Record, images: int) -> None:
+    def add(self, task_loss: Tensor, balance_loss: Tensor | float, routings: Record, samples: int) -> None:
         """Count one micro-batch of this process."""
         self.losses[0] += task_loss.detach()
         self.losses[1] += balance_loss.detach() if isinstance(balance_loss, Tensor) else balance_loss
         self.batches_since_log += 1
-        self.images += images * self.parts.processes.world
+        self.units += samples * self.parts.task.units_per_sample * self.parts.processes.world
         for name, routing in routings.items():
             self.rows[name] += routing.count_rows()
 
@@ -56,22 +56,22 @@ class Meter:
                 " train.precision=float32"
             )
         now = time.perf_counter()
-        rate = (self.images - self.images_at_log) / (now - self.time_at_log)
+        rate = (self.units - self.units_at_log) / (now - self.time_at_log)
         self.losses.zero_()
         self.batches_since_log = 0
-        self.images_at_log, self.time_at_log = self.images, now
+        self.units_at_log, self.time_at_log = self.units, now
         return SinceLog(task, balance, rate)
 
     def close(self, state: TrainState) -> None:
-        """Add the epoch's images, seconds and FLOPs, over all processes, to the state.
+        """Add what was done, over all processes, to the state: units, seconds and FLOPs.
 
         Raises `FloatingPointError` if a loss since the last line was not finite.
         """
         self.since_log(state.step)
         rows = {name: int(sum_over_processes(count)) for name, count in self.rows.items()}
         state.train_seconds += time.perf_counter() - self.start
-        state.train_images += self.images
-        state.train_flops += self.parts.cost.train_flops(self.images, rows)
+        state.train_units += self.units
+        state.train_flops += self.parts.cost.train_flops(self.units, rows)
 
 
 def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progress) -> None:
@@ -83,11 +83,11 @@ def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progre
         {
             "kind": "train",
             "step": state.step,
-            "epoch": state.epoch,
+            "epoch": state.step / parts.steps_per_epoch,
             "loss": since.loss,
             "balance_loss": since.balance_loss,
             "lr": rate_of_learning,
-            "images_per_second": since.images_per_second,
+            f"{parts.task.UNIT}s_per_second": since.units_per_second,
             **balance,
         }
     )
@@ -95,6 +95,6 @@ def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progre
         f"step {state.step}",
         f"loss {since.loss:.4f}",
         f"lr {rate_of_learning:.2e}",
-        f"{since.images_per_second:,.0f} img/s",
+        f"{since.units_per_second:,.0f} {parts.task.SHORT}/s",
     ]
     progress.figures(", ".join([*figures, *(f"{name} {value:.3g}" for name, value in balance.items())]))

@@ -39,14 +39,15 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> Scheduler:
     """Cosine with linear warm-up, in optimizer steps (`step_update`). Warm-up takes the place of the curve's start."""
+    by_steps = config.steps is not None
     schedule, _ = create_scheduler_v2(
         optimizer,
         sched="cosine",
-        num_epochs=config.epochs,
-        warmup_epochs=config.warmup_epochs,
+        num_epochs=config.steps if by_steps else config.epochs,
+        warmup_epochs=config.warmup_steps if by_steps else config.warmup_epochs,
         warmup_lr=config.warmup_lr,
         min_lr=config.min_lr,
         step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
+        updates_per_epoch=1 if by_steps else steps_per_epoch,
     )
     return schedule

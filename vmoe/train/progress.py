@@ -10,17 +10,25 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Counts images. show: whether this process prints at all."""
+    """Counts units of a task. short: the unit's name. done: so many at the start. show: whether this process prints."""
 
-    def __init__(self, description: str, images: int, *, show: bool):
+    def __init__(self, description: str, units: int, short: str, *, show: bool, done: int = 0):
         self.description = description
         self.show = show
         self.on_terminal = show and sys.stderr.isatty()
-        self.bar = tqdm(total=images, desc=description, unit="img", leave=False, disable=not self.on_terminal)
+        self.bar = tqdm(
+            total=units,
+            initial=done,
+            desc=description,
+            unit=short,
+            unit_scale=True,
+            leave=False,
+            disable=not self.on_terminal,
+        )
 
-    def advance(self, images: int) -> None:
-        """So many more images are done."""
-        self.bar.update(images)
+    def advance(self, units: int) -> None:
+        """So many more are done."""
+        self.bar.update(units)
 
     def figures(self, text: str) -> None:
         """Figures of the moment: beside the bar on a terminal, a line of their own elsewhere."""

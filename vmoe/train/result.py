@@ -10,6 +10,7 @@ from vmoe.moe import mean_figures
 
 from .cost import Cost
 from .evaluate import Evaluation
+from .task import Scores, Task
 
 FORMAT = 1
 
@@ -18,40 +19,43 @@ def describe_result(
     evaluation: Evaluation,
     cost: Cost,
     config: RunConfig,
+    task: Task,
     *,
     steps: int,
     train_flops: int,
-    images_per_second: float,
+    units_per_second: float,
+    utilisation: float | None,
 ) -> dict[str, Any]:
     """The record that result.json holds. Active parameters and FLOPs follow from the density that was observed, and are
     None where it was not.
+
+    utilisation: `model_flops_utilisation` of the training; None for an evaluation alone.
     """
     observed = len(evaluation.routing) == len(cost.layers)
     density = {name: figures.compute_density for name, figures in evaluation.routing.items()}
     layers = [{"layer": name, **dataclasses.asdict(figures)} for name, figures in evaluation.routing.items()]
     return {
         "format": FORMAT,
+        "task": config.task,
         "gate": config.moe.gate.kind,
         "model": config.model.name,
         "data": config.data.val,
         "seed": config.seed,
         "steps": steps,
-        "top1": evaluation.top1,
-        "top5": evaluation.top5,
-        "loss": evaluation.loss,
-        "eval_samples": evaluation.samples,
+        **evaluation.scores.figures,
         "params": cost.params,
         "active_params": round(cost.active_params(density)) if observed else None,
-        "flops_per_image": round(cost.flops_per_image(density)) if observed else None,
+        f"flops_per_{task.UNIT}": round(cost.flops_per_unit(density)) if observed else None,
         "train_flops": train_flops,
-        "images_per_second": images_per_second,
+        f"{task.UNIT}s_per_second": units_per_second,
+        "model_flops_utilisation": utilisation,
         "routing": {"mean": mean_figures(evaluation.routing) if layers else None, "layers": layers},
     }
 
 
-def headline(result: dict[str, Any]) -> str:
+def headline(result: dict[str, Any], scores: Scores) -> str:
     """One line for people."""
-    text = f"{result['gate']}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % of {result['eval_samples']}"
+    text = f"{result['gate']}: {scores.text}"
     if mean := result["routing"]["mean"]:
         text += f", routing entropy {mean['entropy']:.3f}, density {mean['density']:.3f}, dead {mean['dead']:.1%}"
     return text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,30 +15,29 @@ from torch import nn
 from vmoe.config import RunConfig
 from vmoe.moe import Balance
 
-from .augment import Augment
 from .cost import Cost
 from .distributed import Processes
-from .loaders import ImageLoader
+from .loaders import Loader
 from .precision import choose_precision
 from .runfolder import RunFolder
+from .task import Task
 
 
 @dataclass
 class TrainState:
-    """Everything that training changes. step, epoch: done so far. best_top1: of the evaluations so far."""
+    """Everything that training changes. step: optimizer steps so far. best: `Scores.rank` of the best evaluation."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     balance: Balance
     ema: ModelEmaV3 | None
     step: int = 0
-    epoch: int = 0
-    best_top1: float = -1.0
+    best: float = -math.inf
     train_flops: int = 0
     train_seconds: float = 0.0
-    train_images: int = 0
+    train_units: int = 0
 
-    COUNTERS = ("step", "epoch", "best_top1", "train_flops", "train_seconds", "train_images")
+    COUNTERS = ("step", "best", "train_flops", "train_seconds", "train_units")
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the weights."""
@@ -55,30 +56,34 @@ class TrainState:
             setattr(self, name, training[name])
 
     @property
-    def images_per_second(self) -> float:
+    def units_per_second(self) -> float:
         """Of training, over all processes; evaluation and start-up aside."""
-        return self.train_images / self.train_seconds if self.train_seconds else 0.0
+        return self.train_units / self.train_seconds if self.train_seconds else 0.0
+
+    @property
+    def flops_per_second(self) -> float:
+        """Model FLOPs of training, as `units_per_second`."""
+        return self.train_flops / self.train_seconds if self.train_seconds else 0.0
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of. prepare: from uint8 images to the model's input, on the device.
+    """What a run is made of.
 
     identity: the entries of a checkpoint that say what the model is: model, data, config, evaluate.
     """
 
     config: RunConfig
     processes: Processes
-    train_loader: ImageLoader
-    val_loader: ImageLoader
-    prepare: nn.Module
-    augment: Augment
+    task: Task
+    train_loader: Loader
+    val_loader: Loader
     schedule: Scheduler
     cost: Cost
     folder: RunFolder
     identity: dict[str, Any]
 
-    @property
+    @cached_property
     def precision(self) -> torch.dtype:
         """Of the forward, on this run's device."""
         return choose_precision(self.config.train.precision, self.processes.device)
@@ -86,3 +91,22 @@ class Parts:
     @property
     def steps_per_epoch(self) -> int:
         return len(self.train_loader) // self.config.train.accumulate
+
+    @property
+    def last_step(self) -> int:
+        """The step at which training ends."""
+        return self.config.schedule.last_step(self.steps_per_epoch)
+
+    @property
+    def eval_interval(self) -> int:
+        """Optimizer steps from one evaluation to the next."""
+        train = self.config.train
+        return train.eval_every_steps or train.eval_every * self.steps_per_epoch
+
+    def next_stop(self, step: int) -> int:
+        """Where training next pauses after a step, to evaluate or save: an epoch's end, an evaluation, or the end."""
+        ends = (self.steps_per_epoch, self.eval_interval)
+        return min(self.last_step, *((step // interval + 1) * interval for interval in ends))
+
+    def evaluates_at(self, step: int) -> bool:
+        return step == self.last_step or step % self.eval_interval == 0

@@ -29,7 +29,7 @@ class ModelConfig(Section):
     pretrained: bool = False
     weights: Path | None = None
     grad_checkpointing: bool = False
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:

@@ -1,0 +1,140 @@
+"""`vmoe inspect`: where a trained model sends the tokens of a text, on a page to look at."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vmoe.api import build_stored
+from vmoe.config import ConfigError, RunConfig, override_config
+from vmoe.data import Share
+from vmoe.data.tokens import Tokenizer, open_tokenizer
+from vmoe.data.tokens.windows import EvaluationWindows
+from vmoe.moe import Routing, moe_layers, record
+from vmoe.report.token_page import TokenLayer, TokenRouting, save_token_page
+from vmoe.train.checkpoint import read_checkpoint
+
+LARGEST_TEXT = 20_000  # tokens: a page with more is slow to open
+BATCH = 4  # windows of a forward
+
+
+class Inspected(NamedTuple):
+    """A checkpoint, read, and where its page goes."""
+
+    path: Path
+    stored: dict[str, Any]
+    config: RunConfig
+    page: Path
+
+
+def run(options: argparse.Namespace) -> None:
+    path = Path(options.checkpoint)
+    stored = read_checkpoint(path)
+    config = override_config(stored["config"], [], str(path))
+    inspect = INSPECTORS.get(config.task)
+    if inspect is None:
+        raise ConfigError(f"{path} holds a model of {config.task}; allowed: one of {', '.join(INSPECTORS)}")
+    run_folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    page = Path(options.output) if options.output else run_folder / "inspect" / f"{path.stem}.html"
+    print(inspect(Inspected(path, stored, config, page), options))
+
+
+def inspect_text(inspected: Inspected, options: argparse.Namespace) -> Path:
+    """Write the page of a text's tokens, coloured by expert, and return where it is."""
+    path, stored, config, page = inspected
+    if options.text is None:
+        raise ConfigError("--text is missing; allowed: a text file, or the text itself")
+    vocabulary = Path(options.vocabulary) if options.vocabulary else None
+    tokenizer = open_tokenizer(stored["data"]["tokenizer"], vocabulary)
+    tokens = tokenizer.encode(read_text(options.text)).astype(np.int64)
+    if not 0 < len(tokens) <= LARGEST_TEXT:
+        raise ConfigError(f"--text has {len(tokens):,} tokens; allowed: 1 to {LARGEST_TEXT:,}")
+    model = build_stored(stored, str(path))
+    if not any(moe_layers(model)):
+        raise ConfigError(f"{path} holds a dense model, which routes nothing; allowed: one with MoE layers")
+    facts = {
+        "checkpoint": str(path),
+        "gate": config.moe.gate.kind,
+        "experts": f"{config.moe.num_experts}, {config.moe.experts.kind}" if config.moe.experts else "",
+        "model": config.model.name,
+        "steps": f"{stored['training']['step']:,}",
+        "tokens": f"{len(tokens):,} ({tokenizer.kind})",
+    }
+    routing = route_text(model, tokenizer, tokens, stored["data"]["block_size"], f"{config.output.name}: tokens", facts)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    return save_token_page(routing, page)
+
+
+INSPECTORS: dict[str, Callable[[Inspected, argparse.Namespace], Path]] = {"text": inspect_text}
+
+
+def read_text(given: str) -> str:
+    """The content of the file of that name, or what was given itself.
+
+    Raises `ConfigError` for a file that is no UTF-8, and for what looks like a file's name where there is none.
+    """
+    try:
+        if Path(given).is_file():
+            return Path(given).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--text is '{given}', which is not UTF-8: {error}") from None
+    except OSError:  # a text too long for a name
+        return given
+    if Path(given).suffix and " " not in given:
+        raise ConfigError(f"--text is '{given}', and there is no such file; allowed: a text file, or the text itself")
+    return given
+
+
+@torch.no_grad()
+def route_text(
+    model: nn.Module, tokenizer: Tokenizer, tokens: np.ndarray, block_size: int, title: str, facts: dict[str, str]
+) -> TokenRouting:
+    """How a GPT-2 routes each of the tokens (T,), and how well it told each from those before it.
+
+    Before the text stands an end of text, as between documents. A text longer than a sequence is read in windows that
+    overlap by half, and each token counts in the first window that holds it.
+    """
+    end = tokenizer.end_of_text
+    read = torch.from_numpy(np.concatenate([[end], tokens, [end]]))
+    stride = max(1, block_size // 2)
+    losses: list[Tensor] = []
+    parts: dict[str, list[Tensor]] = {name: [] for name, _ in moe_layers(model)}
+    with record(model) as routings:
+        for windows in EvaluationWindows(len(read), block_size, stride, BATCH, Share()).windows(0):
+            offsets = torch.arange(windows.length)
+            inputs = read[torch.from_numpy(windows.starts)[:, None] + offsets]
+            targets = read[torch.from_numpy(windows.starts)[:, None] + offsets + 1]
+            counted = offsets >= torch.from_numpy(windows.ignored)[:, None]
+            logits = model(input_ids=inputs, use_cache=False).logits
+            losses.append(functional.cross_entropy(logits.mT.float(), targets, reduction="none")[counted])
+            for name, routing in routings.items():
+                parts[name].append(active_weights(routing)[counted.flatten()])
+    return TokenRouting(
+        title=title,
+        facts=facts,
+        pieces=tuple(tokenizer.pieces(tokens)),
+        losses=tuple(torch.cat(losses)[:-1].tolist()),
+        layers=tuple(describe_layer(name, torch.cat(rows)[1:]) for name, rows in parts.items()),
+        num_experts=next(moe_layers(model))[1].experts.num_experts,
+    )
+
+
+def active_weights(routing: Routing) -> Tensor:
+    """(T, E): the weights of active pairs, −1 for the others; a weight of 0 is possible."""
+    return routing.weights.masked_fill(~routing.active, -1)
+
+
+def describe_layer(name: str, weights_TE: Tensor) -> TokenLayer:
+    """The active experts of each token, strongest first."""
+    values_TE, experts_TE = weights_TE.sort(dim=1, descending=True, stable=True)
+    counts_T = (values_TE >= 0).sum(1).tolist()
+    rows = zip(experts_TE.tolist(), values_TE.tolist(), counts_T, strict=True)
+    chosen = [(tuple(experts[:count]), tuple(values[:count])) for experts, values, count in rows]
+    return TokenLayer(name, tuple(one[0] for one in chosen), tuple(one[1] for one in chosen))

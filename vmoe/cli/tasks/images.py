@@ -1,0 +1,125 @@
+"""Runs on images: a timm host, FFCV files or image folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import nn
+
+from vmoe.backbones.timm import architecture
+from vmoe.config import DIGITS, ConfigError, ImageRunConfig, RunConfig
+from vmoe.data import Loader, Normalize, open_evaluation, open_loaders
+from vmoe.train.distributed import Processes
+from vmoe.train.images import Augment, ImageTask
+
+from .base import Assembly, Data, Entry, Start
+
+
+class ImageAssembly(Assembly[ImageRunConfig]):
+    IN_ANY_WEIGHTS = frozenset({"drop_path_rate"})
+    SAME_HOST = "the same model.name, model.kwargs and image size; model.drop_path_rate may differ"
+
+    def open_data(self, processes: Processes) -> Data:
+        config = self.config
+        loaders = open_loaders(
+            config.data,
+            seed=config.seed,
+            batch_size=self.micro_batch_size(processes),
+            accumulate=config.train.accumulate,
+            processes=processes,
+        )
+        return Data(loaders.train, loaders.val, self.entry(loaders.train.classes))
+
+    def micro_batch_size(self, processes: Processes) -> int:
+        size, augment = super().micro_batch_size(processes), self.config.augment
+        if (augment.mixup or augment.cutmix) and size % 2:
+            raise ConfigError(
+                f"data.batch_size is {self.config.data.batch_size}, {size} images a micro-batch; allowed with"
+                " augment.mixup or augment.cutmix: an even number, since images are mixed in pairs"
+            )
+        return size
+
+    def open_evaluation(self, entry: Entry, processes: Processes) -> Loader:
+        return open_evaluation(self.config.data, classes=entry["classes"], processes=processes)
+
+    def entry(self, classes: tuple[str, ...]) -> Entry:
+        """A checkpoint's entry about data of these classes, as the config prepares them."""
+        data = self.config.data
+        return {
+            "classes": list(classes),
+            "image_size": data.image_size,
+            "eval_crop": data.eval_crop,
+            "mean": list(data.mean),
+            "std": list(data.std),
+        }
+
+    def task(self, entry: Entry, loader: object, device: torch.device) -> ImageTask:
+        config, classes = self.config, len(entry["classes"])
+        smoothing = config.train.label_smoothing
+        return ImageTask(
+            Normalize(config.data.mean, config.data.std).to(device),
+            Augment(config.augment, label_smoothing=smoothing, num_classes=classes, device=device),
+            num_classes=classes,
+            image_size=config.data.image_size,
+            device=device,
+        )
+
+    def model_arguments(self, entry: Entry) -> dict[str, Any]:
+        name = self.config.model.name
+        chosen = {"num_classes": len(entry["classes"]), "drop_path_rate": self.config.model.drop_path_rate}
+        set_by = {"num_classes": "the data", "drop_path_rate": "model.drop_path_rate"}
+        known = timm.get_pretrained_cfg(name) if timm.is_model(architecture(name)) else None
+        if known is not None and known.fixed_input_size:  # positions are laid out for one size; others take any image
+            chosen["img_size"], set_by["img_size"] = self.config.data.image_size, "data.image_size"
+        return self.merge_arguments(chosen, set_by)
+
+    def check_host(self, host: nn.Module) -> None:
+        size = self.config.data.image_size
+        patches = getattr(getattr(host, "patch_embed", None), "patch_size", ())
+        if any(size % side for side in patches):  # timm would leave out the rest of the image
+            raise ConfigError(f"data.image_size is {size}; allowed: a multiple of the patch, {patches}")
+
+    def check_entry(self, start: Start, entry: Entry) -> None:
+        there, here = start.kwargs["num_classes"], len(entry["classes"])
+        if there != here:
+            raise ConfigError(
+                f"model.weights is {start.path}, a model of {there} classes, and the data have {here}; allowed: weights"
+                " of as many classes"
+            )
+
+    def with_data_of(self, start: Start) -> RunConfig:
+        comes_along = {key: start.data[key] for key in ("image_size", "eval_crop")}
+        comes_along |= {key: tuple(start.data[key]) for key in ("mean", "std")}
+        return self.config.model_copy(update={"data": self.config.data.model_copy(update=comes_along)})
+
+    def pretrained(self, name: str) -> tuple[RunConfig, Entry]:
+        config = self.config
+        if not timm.is_model(architecture(name)):
+            raise ConfigError(f"{name} is neither a file nor a model that timm {timm.__version__} knows")
+        if not timm.models.is_model_pretrained(name):
+            raise ConfigError(
+                f"timm has no pretrained weights of {name}; allowed: a name that timm.list_pretrained() gives"
+            )
+        if architecture(name) != architecture(config.model.name):
+            raise ConfigError(
+                f"the source is timm's {name}, the config's model.name is {config.model.name}; allowed: the same"
+            )
+        known = timm.get_pretrained_cfg(name)
+        if known is None or not known.num_classes:
+            raise ConfigError(f"timm's {name} comes without a classifier; allowed: a pretrained model with classes")
+        subset = infer_imagenet_subset({"num_classes": known.num_classes})
+        names = ImageNetInfo(subset).label_names() if subset else map(str, range(known.num_classes))
+        comes_along = {"mean": tuple(known.mean), "std": tuple(known.std), "eval_crop": known.crop_pct}
+        config = config.model_copy(update={"data": config.data.model_copy(update=comes_along)})
+        return config, ImageAssembly(config).entry(tuple(names))
+
+    @staticmethod
+    def overrides_for(path: str) -> list[str]:
+        overrides = [f"data.val={path}"]
+        if path != DIGITS:
+            overrides.append(f"data.loader={'folder' if Path(path).is_dir() else 'ffcv'}")
+        return overrides

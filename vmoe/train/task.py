@@ -1,0 +1,90 @@
+"""What a task is to the loop and to evaluation: how a batch becomes a loss, and an evaluation becomes scores.
+
+The loop, evaluation, cost and run folder know tasks by this contract alone; there are `images` and `text`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+Figure = float | int | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation of a whole data set came to, over all processes.
+
+    figures: by their keys in result.json, among them the loss. text: the same for people, in a few words.
+    rank: higher is better; it decides which checkpoint is the best. units: how many were counted.
+    """
+
+    figures: Mapping[str, Figure]
+    text: str
+    rank: float
+    units: int
+
+
+class Scorer(Protocol):
+    """Adds up an evaluation batch by batch; on the device, so that nothing waits for it."""
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Count one batch of this process."""
+
+    def compute(self) -> Scores:
+        """Of all batches of all processes, each of which calls this once."""
+
+
+class RoutedLabels(NamedTuple):
+    """What `RoutingStats.update` is told of a batch: a label for each of its samples or tokens, and which tokens count
+    (None: all).
+    """
+
+    labels: Tensor
+    counted: Tensor | None
+
+
+class Task(ABC):
+    """What a model is trained and judged on.
+
+    UNIT: what is counted, and what FLOPs and rates are per. SHORT: the same in a progress bar. SAMPLE: what a batch has
+    so many of. LABEL: what there are `num_labels` of.
+    sample: (1, …), a model's input to measure its cost by; units_per_sample: of any sample trained on.
+    """
+
+    UNIT: ClassVar[str]
+    SHORT: ClassVar[str]
+    SAMPLE: ClassVar[str]
+    LABEL: ClassVar[str]
+
+    num_labels: int
+    sample: Tensor
+    units_per_sample: int
+
+    @abstractmethod
+    def forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """The network's logits for inputs that are prepared."""
+
+    @abstractmethod
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """From a loader's inputs, on the device, to the network's."""
+
+    @abstractmethod
+    def training_loss(self, network: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of a training batch as its loader gives it, on the device; augmentation is part of it."""
+
+    @abstractmethod
+    def count(self, targets: Tensor) -> int:
+        """Units of a batch."""
+
+    @abstractmethod
+    def scorer(self) -> Scorer:
+        """A new count of an evaluation."""
+
+    @abstractmethod
+    def routed_labels(self, inputs: Tensor, targets: Tensor) -> RoutedLabels:
+        """By which labels the routing of an evaluated batch is told apart."""
