@@ -10,7 +10,8 @@ from hosts import GATES, TINY, tiny_vit
 from torch.testing import assert_close
 
 import vmoe
-from vmoe.backbones.timm import add_moe, choose_blocks
+from vmoe.backbones.host import choose_blocks
+from vmoe.backbones.timm import add_moe
 from vmoe.moe import Dense, Glu, LowRankGlu, Mlp, MoE, MoESpec, Random, RoutingFree, SelfRouting, TopK, moe_layers
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

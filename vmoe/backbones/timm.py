@@ -13,46 +13,23 @@ from __future__ import annotations
 
 import difflib
 import re
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
 import torch
 from timm.layers import Mlp as TimmMlp
-from timm.layers import get_act_layer
+from timm.layers import use_reentrant_ckpt
 from timm.models.beit import Block as BeitBlock
 from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import Block as VitBlock
 from torch import Tensor, nn
 
-from vmoe.moe import (
-    Dense,
-    DenseExperts,
-    DenseMlp,
-    Gate,
-    HostMlp,
-    Mlp,
-    MoE,
-    MoESpec,
-    Soft,
-    build_dense,
-    build_moe,
-    moe_layers,
-)
-from vmoe.moe.experts import StackedLinear
-from vmoe.moe.upcycle import SLOPES
+from vmoe.moe import DenseMlp, MoESpec
 
-FRESH_STD = 0.02  # of expert weights when the host's are on the meta device and have none to measure
+from .host import HostBlock, put_moe
+
 PRE_NORM_BLOCKS = (VitBlock, BeitBlock)  # their MLP reads what their norm2 gives
 NUMBERED_MLP = re.compile(r"(?:^|\.)\d+\.mlp$")
-
-
-class HostBlock(NamedTuple):
-    """A block's MLP, by its qualified name, and the block that holds it as ``mlp``."""
-
-    name: str
-    block: nn.Module
-    mlp: TimmMlp
 
 
 def create_model(name: str, moe: MoESpec, *, weights_follow: bool = False, **kwargs: Any) -> nn.Module:
@@ -89,36 +66,13 @@ def architecture(name: str) -> str:
 
 
 def add_moe(model: nn.Module, spec: MoESpec, *, weights_follow: bool = False) -> nn.Module:
-    """Replace the MLPs of the chosen blocks by MoE layers, in place, and return the model.
-
-    Convert after timm has initialised or loaded the host, and before building an optimizer or an EMA. With
-    ``init: upcycle`` experts are made of the block's MLP. A `Dense` gate leaves the model as it is, or, with `experts`
-    given, puts one such expert in place of each MLP. weights_follow: the caller loads weights into the model next, so
-    that nothing is upcycled.
-
-    Raises `ValueError`, before anything is changed: no suitable block, a block chosen that is not there, MoE
-    layers already in, or a spec that does not fit the width.
-    """
-    if spec.keeps_host:
-        return model
-    if any(moe_layers(model)):
-        raise ValueError("the model has MoE layers already; give add_moe the dense model")
-    blocks = host_blocks(model)
-    chosen = [blocks[i] for i in choose_blocks(spec.layers, len(blocks))]
-    spec.check_layers(len(chosen))
-    tokens = count_tokens(model, chosen) if isinstance(spec.gate, Soft) else [None] * len(chosen)
-    layers = [build_layer(spec, host, i, tokens[i], weights_follow) for i, host in enumerate(chosen)]
-    for (_, block, _), layer in zip(chosen, layers, strict=True):
-        block.mlp = layer
-        if isinstance(layer, MoE) and layer.norm is not None:
-            block.norm2 = nn.Identity()  # the layer applies it
-    exempt_from_decay(model)
-    return model
+    """Put MoE layers into a dense timm model, in place, and return it; see `vmoe.backbones.host.put_moe`."""
+    return put_moe(model, spec, host_blocks, count_tokens, weights_follow=weights_follow)
 
 
 def host_blocks(model: nn.Module) -> list[HostBlock]:
     """The blocks whose MLP can be replaced, in order. Raises `ValueError` with the reason if there are none."""
-    named = {name: module for name, module in model.named_modules() if NUMBERED_MLP.search(name)}
+    named: dict[str, Any] = {name: module for name, module in model.named_modules() if NUMBERED_MLP.search(name)}
     reasons = {reason for mlp in named.values() if (reason := why_not(mlp))}
     if isinstance(model, NaFlexVit):
         reasons.add("it pads images to one number of tokens, and padding would be routed and counted")
@@ -126,7 +80,21 @@ def host_blocks(model: nn.Module) -> list[HostBlock]:
         kind = type(model).__name__
         reason = "; ".join(sorted(reasons)) or "it has no numbered blocks with an `mlp`"
         raise ValueError(f"{kind} cannot take MoE layers: {reason}. Allowed: timm models whose blocks hold a plain Mlp")
-    return [HostBlock(name, model.get_submodule(name.rpartition(".")[0]), mlp) for name, mlp in named.items()]
+    return [describe_block(name, model.get_submodule(name.rpartition(".")[0]), mlp) for name, mlp in named.items()]
+
+
+def describe_block(name: str, block: nn.Module, mlp: TimmMlp) -> HostBlock:
+    """A block by its MLP's name."""
+    return HostBlock(
+        name=name,
+        block=block,
+        mlp=mlp,
+        dense=DenseMlp(mlp.fc1, mlp.fc2),
+        activation=mlp.act,
+        dropout_hidden=mlp.drop1.p,
+        dropout_out=mlp.drop2.p,
+        norm=norm_before(block),
+    )
 
 
 def why_not(mlp: TimmMlp) -> str | None:
@@ -144,79 +112,12 @@ def why_not(mlp: TimmMlp) -> str | None:
     return None
 
 
-def choose_blocks(layers: str | tuple[int, ...], count: int) -> list[int]:
-    """The block numbers that `MoESpec.layers` stands for, ascending."""
-    allowed = f"all, everyN, lastN with N from 1 to {count}, or block numbers from 0 to {count - 1}"
-    if isinstance(layers, str):
-        match = re.fullmatch(r"all|(every|last)([1-9]\d*)", layers)
-        number = int(match[2]) if match and match[2] else 1
-        if match is None or number > count:
-            raise ValueError(f"moe.layers is {layers!r}; allowed: {allowed}")
-        if match[1] == "last":
-            return list(range(count - number, count))
-        return list(range(number - 1, count, number))
-    if not layers or len(set(layers)) < len(layers) or not all(0 <= i < count for i in layers):
-        raise ValueError(f"moe.layers is {list(layers)}; allowed: {allowed}, each once")
-    return sorted(layers)
-
-
-def build_layer(
-    spec: MoESpec, host: HostBlock, number: int, tokens: int | None, weights_follow: bool
-) -> MoE | DenseExperts:
-    """The layer for one block, on its device, in its type and training mode.
-
-    number: of the layer among the model's MoE layers. tokens: of an image, there. weights_follow: as in `add_moe`.
-    """
-    mlp = host.mlp
-    weight = mlp.fc1.weight
-    on_meta = weight.device.type == "meta"
-    activation, gate_slope = choose_activation(spec, mlp.act)
-    described = HostMlp(
-        dim=mlp.fc1.in_features,
-        hidden=mlp.fc1.out_features,
-        activation=activation,
-        bias=mlp.fc1.bias is not None,
-        std_in=FRESH_STD if on_meta else float(weight.detach().float().std()),
-        std_out=FRESH_STD if on_meta else float(mlp.fc2.weight.detach().float().std()),
-        dropout_hidden=mlp.drop1.p,
-        dropout_out=mlp.drop2.p,
-        norm=norm_before(host.block),
-        tokens=tokens,
-        dense=DenseMlp(mlp.fc1, mlp.fc2),
-        gate_slope=gate_slope,
-    )
-    with weight.device:
-        layer: MoE | DenseExperts
-        if isinstance(spec.gate, Dense):
-            layer = build_dense(spec, described, weights_follow=weights_follow)
-        else:
-            layer = build_moe(spec, described, number, weights_follow=weights_follow)
-    return layer.to(weight.dtype).train(mlp.training)
-
-
 def norm_before(block: nn.Module) -> nn.Module | None:
     """The norm whose output is the block's MLP's input, where the block is known to be built so."""
     if type(block) not in PRE_NORM_BLOCKS:
         return None
     norm: Any = block.norm2
     return norm
-
-
-def choose_activation(spec: MoESpec, host: nn.Module) -> tuple[nn.Module, float]:
-    """The experts' activation, and the slope of a GLU's gate: those that stand for the host's when it is upcycled."""
-    experts = spec.experts
-    if experts is not None and experts.activation is not None:
-        of_sigmoid = SLOPES.get(type(host).__name__, 1.0)
-        return named_activation(experts.activation), of_sigmoid if experts.activation == "sigmoid" else 1.0
-    if spec.init == "fresh" or isinstance(experts, Mlp):
-        return host, 1.0
-    slope = SLOPES.get(type(host).__name__)
-    if slope is None:
-        raise ValueError(
-            f"init is 'upcycle' for GLU experts and a host with {type(host).__name__}; allowed: a host with SiLU or"
-            " GELU, which are products, or experts.activation"
-        )
-    return nn.Sigmoid(), slope
 
 
 def count_tokens(model: nn.Module, blocks: list[HostBlock]) -> list[int]:
@@ -228,7 +129,7 @@ def count_tokens(model: nn.Module, blocks: list[HostBlock]) -> list[int]:
 
     host: Any = model
     size = getattr(getattr(model, "patch_embed", None), "img_size", None) or host.pretrained_cfg["input_size"][1:]
-    weight = blocks[0].mlp.fc1.weight
+    weight = blocks[0].dense.fc1.weight
     handles = [block.mlp.register_forward_pre_hook(count) for block in blocks]
     was_training = model.training
     try:
@@ -241,30 +142,11 @@ def count_tokens(model: nn.Module, blocks: list[HostBlock]) -> list[int]:
     return [counted[block.mlp] for block in blocks]
 
 
-def named_activation(name: str) -> nn.Module:
-    """timm's activation of that name."""
-    try:
-        activation = get_act_layer(name)
-    except KeyError:
-        activation = None
-    if activation is None:
-        raise ValueError(f"experts.activation is {name!r}; allowed: timm's activations, such as gelu, silu or relu")
-    return activation()
-
-
-def exempt_from_decay(model: nn.Module) -> None:
-    """Add expert biases, gate scales and gate biases to the model's `no_weight_decay()`.
-
-    timm exempts one-dimensional parameters by their shape; stacked biases have two dimensions.
-    """
-    names = {
-        f"{module_name}.{name}"
-        for module_name, module in model.named_modules()
-        if isinstance(module, StackedLinear | Gate)
-        for name, _ in module.named_parameters(recurse=False)
-        if name in ("bias", "scale")
-    }
-    host: Any = model
-    own = host.no_weight_decay() if hasattr(host, "no_weight_decay") else ()
-    # An instance attribute of plain data: deepcopy, EMA and pickling carry it along.
-    host.no_weight_decay = partial(set, frozenset(own) | frozenset(names))
+def enable_checkpointing(model: nn.Module) -> None:
+    """Activation checkpointing, by the model's own method. Raises `ValueError` for a model without one."""
+    method = getattr(model, "set_grad_checkpointing", None)
+    if method is None:
+        raise ValueError(f"model.grad_checkpointing is true, but {type(model).__name__} has none; allowed: false")
+    if use_reentrant_ckpt():
+        raise ValueError("timm is set to reentrant checkpointing, which loses the gradient of balance losses; unset it")
+    method()
