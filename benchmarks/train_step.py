@@ -21,28 +21,27 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.agree import TOLERANCE, check
 from benchmarks.harness import Clock, Contestant, count_synchronisations, race
-from benchmarks.layers import STD, Work, as_gradients, set_density, with_path
+from benchmarks.layers import Work, as_gradients, set_density, with_path
 from benchmarks.memory import measure_memory
 from benchmarks.report import Report, Row, arguments, reporting
-from vmoe.backbones.timm import add_moe, choose_blocks, create_host
+from vmoe.backbones import backbone_of_name
 from vmoe.moe import (
+    Dense,
     GateSpec,
-    HostMlp,
     MoE,
     MoESpec,
     RoutingFree,
     SelfRouting,
     TopK,
     balance_for,
-    build_moe,
     moe_layers,
     record,
 )
@@ -65,7 +64,7 @@ Batch = tuple[Tensor, Tensor]
 class Tokens(nn.Module):
     """GPT-2 that gives logits alone."""
 
-    def __init__(self, model: GPT2LMHeadModel):
+    def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
@@ -91,32 +90,16 @@ class Subject:
         return self.samples[device] * (1 if self.unit == "images" else self.tokens[device])
 
 
-def build_vit(name: str) -> Callable[[GateSpec | None], nn.Module]:
-    """A timm model, dense or with MoE layers."""
-
-    def build(gate: GateSpec | None) -> nn.Module:
-        dense = create_host(name)
-        return dense if gate is None else add_moe(dense, MoESpec(gate=gate, layers=LAYERS))
-
-    return build
+def build(name: str, gate: GateSpec | None) -> nn.Module:
+    """A model of that name, dense or with MoE layers."""
+    spec = MoESpec(gate=Dense() if gate is None else gate, layers=LAYERS)
+    model: nn.Module = backbone_of_name(name).create_model(name, spec)
+    return model
 
 
 def build_gpt2(gate: GateSpec | None) -> nn.Module:
-    """GPT-2 small from its config, with torch's own tanh GELU (its default is eight operators), without dropout."""
-    config = GPT2Config(activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-    model = GPT2LMHeadModel(config)
-    if gate is not None:
-        host = HostMlp(
-            dim=config.n_embd,
-            hidden=4 * config.n_embd,
-            activation=nn.GELU(approximate="tanh"),
-            bias=True,
-            std_in=STD,
-            std_out=STD,
-        )
-        for number, block in enumerate(choose_blocks(LAYERS, config.n_layer)):
-            model.transformer.h[block].mlp = build_moe(MoESpec(gate=gate), host, number)
-    return Tokens(model)
+    """GPT-2 small, dense or with MoE layers, without dropout."""
+    return Tokens(build("gpt2", gate))
 
 
 def draw_images(count: int, _: int) -> Batch:
@@ -132,7 +115,7 @@ def draw_text(count: int, tokens: int) -> Batch:
 ALL = ("topk", "self", "routing_free")
 SUBJECTS = {
     "deit_tiny": Subject(
-        build_vit("deit_tiny_patch16_224"),
+        partial(build, "deit_tiny_patch16_224"),
         draw_images,
         {"cpu": ALL, "cuda": ALL},
         {"cpu": 8, "cuda": 256},
@@ -140,7 +123,7 @@ SUBJECTS = {
         "images",
     ),
     "deit_small": Subject(
-        build_vit("deit_small_patch16_224"),
+        partial(build, "deit_small_patch16_224"),
         draw_images,
         {"cpu": ALL, "cuda": ALL},
         {"cpu": 8, "cuda": 256},
