@@ -1,5 +1,6 @@
 """Every config in the tree is valid, says what it claims, builds, and writes to a folder of its own."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_it_states_its_claim_and_how_to_run_it(path):
-    header = path.read_text().split("\noutput:")[0].split("\nbase:")[0]
+    header = re.split(r"^[a-z]", path.read_text(), maxsplit=1, flags=re.MULTILINE)[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert "not yet run" in header or "Claim:" in header
     assert f"configs/{name(path)}" in header

@@ -15,8 +15,9 @@ import vmoe as package
 ROOT = Path(__file__).parents[2]
 FIGURES = {"entropy", "entropy_min", "token_entropy", "load_cv", "load_max", "dead", "density"}
 RESULT = {
-    *("format", "gate", "model", "data", "seed", "steps", "top1", "top5", "loss", "eval_samples", "params"),
+    *("format", "task", "gate", "model", "data", "seed", "steps", "top1", "top5", "loss", "eval_samples", "params"),
     *("active_params", "flops_per_image", "train_flops", "images_per_second", "routing"),
+    "model_flops_utilisation",
 }
 
 
@@ -121,7 +122,7 @@ def test_print_config_prints_a_config_that_gives_itself(inside):
 def test_dry_run_says_what_it_costs_and_writes_nothing(inside):
     outcome = vmoe("train", "tiny.yaml", "output=runs/dry", "--dry-run")
     assert outcome.status == 0, outcome.err
-    for word in ("parameters", "active", "FLOPs an image", "memory", "steps"):
+    for word in ("parameters", "active", "FLOPs/image", "memory", "steps"):
         assert word in outcome.out
     assert not Path("runs/dry").exists()
 

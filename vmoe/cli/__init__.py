@@ -92,8 +92,29 @@ def build_parser() -> argparse.ArgumentParser:
     write.add_argument("--workers", type=int, help="processes; default: one a core")
     write.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
-    verify = commands.add_parser("verify", help="check a .beton file against its digest")
-    verify.add_argument("file", help="the .beton file; its .beton.json stands beside it")
+    tokens = commands.add_parser("tokens", help="write text as a token file")
+    tokens.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="text files in UTF-8, a document each; folders of them; hf:NAME or hf:NAME:CONFIGURATION, a data set of"
+        " the Hugging Face hub; python, the sources of the standard library",
+    )
+    tokens.add_argument("target", metavar="TARGET", help="the .tokens file")
+    tokens.add_argument("--tokenizer", choices=("bytes", "gpt2"), default="gpt2", help="what a token is (gpt2)")
+    tokens.add_argument(
+        "--vocabulary", metavar="FOLDER", help="of gpt2's encoder.json and vocab.bpe; default: what tiktoken finds"
+    )
+    tokens.add_argument("--val", metavar="TARGET", help="a second .tokens file, for a share of the documents")
+    tokens.add_argument("--val-share", type=float, metavar="SHARE", help="about how much goes to --val (0.0005)")
+    tokens.add_argument("--pattern", default="*.txt", help="files to take from folders ('*.txt')")
+    tokens.add_argument("--split", default="train", help="of hf:NAME (train)")
+    tokens.add_argument("--column", default="text", help="of hf:NAME that holds the text (text)")
+    tokens.add_argument("--workers", type=int, help="processes; default: one a core")
+    tokens.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+    verify = commands.add_parser("verify", help="check a .beton or token file against its digest")
+    verify.add_argument("file", help="the .beton or .tokens file; its sidecar, of the same name and .json, beside it")
 
     inspect = commands.add_parser("inspect", help="a page that shows where a trained model sends tokens")
     inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="of a text model with MoE layers")

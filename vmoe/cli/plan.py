@@ -24,7 +24,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
         "model": f"{config.model.name}, gate {config.moe.gate.kind}, experts {experts.kind if experts else 'none'}",
         "MoE layers": layers,
         "parameters": f"{cost.params:,}, of them active {round(cost.active_params(density)):,}",
-        "FLOPs": f"{cost.flops_per_unit(density) / 1e6:,.2f} million forward per {task.UNIT} (2 a multiply-add)",
+        f"FLOPs/{task.UNIT}": f"{cost.flops_per_unit(density) / 1e6:,.2f} million forward (2 a multiply-add)",
         "memory": f"about {weights / 2**20:,.0f} MiB weights, gradients, optimizer"
         f" + {activations / 2**20:,.0f} MiB activations for {batch} {task.SAMPLE}s a process",
         "data": f"{parts.train_loader.units:,} {task.UNIT}s to train, {parts.val_loader.units:,} to evaluate,"

@@ -6,15 +6,16 @@ import argparse
 import dataclasses
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from vmoe.backbones.host import HostBlock
 from vmoe.config import ConfigError, RunConfig, load_config
 from vmoe.moe import DenseExperts, LowRankGluExperts, MoE, MoESpec, record
 from vmoe.moe.build import seeded
-from vmoe.moe.upcycle import DenseMlp, factorisation_error, hidden_width, typical_tokens
+from vmoe.moe.upcycle import factorisation_error, hidden_width, typical_tokens
 from vmoe.report.table import Column, Table
 from vmoe.train.checkpoint import save_checkpoint
 
@@ -103,33 +104,33 @@ def upcycled(config: RunConfig, **model: object) -> RunConfig:
 
 def convert(host: nn.Module, moe: MoESpec, backbone: ModuleType) -> Table:
     """Put MoE layers made of its MLPs into a dense model, in place; the table says how near they come to those."""
-    blocks = backbone.host_blocks(host)
-    norms = [backbone.norm_before(block.block) for block in blocks]  # a layer may take the block's norm over
+    blocks: list[HostBlock] = backbone.host_blocks(host)
     tokens = backbone.count_tokens(host, blocks)
     backbone.add_moe(host, moe)
     kind = moe.experts.kind if moe.experts else ""
     rows = [
-        describe_layer(name, kind, block.mlp, mlp, norm, count)
-        for (name, block, mlp), norm, count in zip(blocks, norms, tokens, strict=True)
-        if isinstance(block.mlp, MoE | DenseExperts)
+        describe_layer(block, kind, block.block.mlp, count)
+        for block, count in zip(blocks, tokens, strict=True)
+        if isinstance(block.block.mlp, MoE | DenseExperts)
     ]
     columns = zip(HEADERS, zip(*rows, strict=True), strict=True)
     texts = ("layer", "experts")
     return Table(tuple(Column(header, cells, {}, numeric=header not in texts) for header, cells in columns), note=NOTE)
 
 
-def describe_layer(
-    name: str, kind: str, layer: MoE | DenseExperts, mlp: Any, norm: nn.Module | None, tokens: int
-) -> Row:
-    """A row of the table, in the order of `HEADERS`. kind: of the experts. tokens: of an image, there."""
+def describe_layer(block: HostBlock, kind: str, layer: MoE | DenseExperts, tokens: int) -> Row:
+    """A row of the table, in the order of `HEADERS`.
+
+    block: as it was before. kind: of the experts. tokens: of a sequence, there.
+    """
     experts, shared = layer.experts, layer.shared if isinstance(layer, MoE) else None
     rank, factorised = "–", "–"
     if isinstance(experts, LowRankGluExperts):
         rank = str(experts.gate_down.weight.shape[1])
-        factorised = f"{factorisation_error(experts, DenseMlp(mlp.fc1, mlp.fc2)):.2g}"
-    measured = measure(layer, mlp, norm, tokens)
+        factorised = f"{factorisation_error(experts, block.dense):.2g}"
+    measured = measure(layer, block, tokens)
     return (
-        name,
+        block.name,
         kind,
         f"{experts.num_experts} + {shared.num_experts}" if shared is not None else str(experts.num_experts),
         str(hidden_width(experts)),
@@ -148,14 +149,14 @@ class Measured(NamedTuple):
 
 
 @torch.no_grad()
-def measure(layer: MoE | DenseExperts, mlp: Any, norm: nn.Module | None, tokens: int) -> Measured:
-    """Compare a layer with the MLP it stands for, as both evaluate, on random images of so many tokens."""
+def measure(layer: MoE | DenseExperts, block: HostBlock, tokens: int) -> Measured:
+    """Compare a layer with the MLP it stands for, as both evaluate, on random sequences of so many tokens."""
     with seeded(0):
-        typical = typical_tokens(norm, mlp.fc1.in_features, tokens)
+        typical = typical_tokens(block.norm, block.dense.fc1.in_features, tokens)
     x = typical.before_norm if isinstance(layer, MoE) and layer.norm is not None else typical.normed
     was_training = layer.training
     with record(layer) as routings:
-        y, wanted = layer.eval()(x), mlp.eval()(typical.normed)
+        y, wanted = layer.eval()(x), block.mlp.eval()(typical.normed)
     layer.train(was_training)
     variable = [routing for routing in routings.values() if routing.num_pairs is None]
     density = float(variable[0].active.float().mean()) if variable else None
