@@ -4,15 +4,15 @@ import copy
 
 import pytest
 import torch
-from hosts import GATES, tiny_vit
+from hosts import GATES, tiny_vit, train_step
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch.testing import assert_close
 
 import vmoe
-from vmoe.backbones.timm import add_moe
-from vmoe.moe import Mlp, MoESpec, Random, RoutingFree, TopK, balance_for
+from vmoe.backbones.timm import add_moe, enable_checkpointing
+from vmoe.moe import Mlp, MoESpec, Random, RoutingFree, TopK
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([1, 4])
@@ -22,27 +22,20 @@ def moe_vit(gate, **kwargs):
     return add_moe(tiny_vit(**kwargs), MoESpec(gate=gate, layers="all"))
 
 
-def train_step(model):
-    """Loss with its balance term, and every gradient."""
-    balance = balance_for(model)
-    if hasattr(balance, "coefficient"):
-        balance.coefficient.fill_(0.3)
-    torch.manual_seed(0)
-    model.train().zero_grad()
-    with vmoe.record(model) as routings:
-        loss = torch.nn.functional.cross_entropy(model(IMAGES), LABELS) + balance(routings)
-        loss.backward()
-    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
 @pytest.mark.parametrize("gate", GATES.values(), ids=GATES)
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(gate):
     model = moe_vit(gate, proj_drop_rate=0.1, drop_path_rate=0.1)
-    expected_loss, expected = train_step(model)
-    model.set_grad_checkpointing()
-    loss, gradients = train_step(model)
-    assert_close(loss, expected_loss)
-    assert_close(gradients, expected)
+    expected = train_step(model, IMAGES, LABELS)
+    enable_checkpointing(model)
+    assert_close(train_step(model, IMAGES, LABELS)._asdict(), expected._asdict(), equal_nan=True)
+
+
+def test_models_that_cannot_be_checkpointed_say_why(monkeypatch):
+    with pytest.raises(ValueError, match=r"model.grad_checkpointing is true, but Linear has none; allowed: false"):
+        enable_checkpointing(torch.nn.Linear(2, 2))
+    monkeypatch.setattr("vmoe.backbones.timm.use_reentrant_ckpt", lambda: True)
+    with pytest.raises(ValueError, match="reentrant checkpointing, which loses the gradient of balance losses"):
+        enable_checkpointing(moe_vit(TopK()))
 
 
 @pytest.mark.parametrize("gate", GATES.values(), ids=GATES)
@@ -109,7 +102,7 @@ def test_an_optimizer_step_trains_every_moe_parameter(layer_decay):
         model = moe_vit(gate)
         optimizer = create_optimizer_v2(model, opt="adamw", lr=0.1, layer_decay=layer_decay)
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        train_step(model)
+        train_step(model, IMAGES, LABELS)
         optimizer.step()
         for name, parameter in model.named_parameters():
             if ".mlp." in name:
@@ -128,7 +121,7 @@ def test_a_frozen_router_is_in_no_group():
 def test_a_moving_average_follows_the_model_and_keeps_the_hash(gate):
     """decay ½ from w₀ to w₁ gives their mean; integers, such as a hash's salt, are copied."""
     model = moe_vit(gate)
-    train_step(model)
+    train_step(model, IMAGES, LABELS)
     ema = ModelEmaV3(model, decay=0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():

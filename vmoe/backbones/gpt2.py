@@ -153,4 +153,6 @@ def count_tokens(model: nn.Module, blocks: list[HostBlock]) -> list[int]:
 def enable_checkpointing(model: nn.Module) -> None:
     """Activation checkpointing, by transformers' own method. It is not reentrant, or balance losses had no gradient."""
     host: Any = model
-    host.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # Early releases of transformers 5 know the old name alone, later ones warn of it.
+    enable = getattr(host, "activation_checkpointing_enable", host.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
