@@ -1,29 +1,17 @@
 """Several processes count what one process counts."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import in_processes, torchrun
+from text_world import make_text_world
 from world import make_images, make_world, vmoe
 
 import vmoe as package
 
 IMAGES = 13  # no multiple of the processes or of the batch
-
-
-def torchrun(processes: int, *arguments: str) -> str:
-    """Run a command in several processes on this machine; returns its standard output."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, "-m", "vmoe", *arguments], capture_output=True, text=True, env=environment, check=False, timeout=200
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +53,13 @@ def equal(one, other) -> bool:
     return other.pop("loss") == loss and one == other
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_evaluation_gives_the_same_counts_and_statistics(world, processes):
+@pytest.mark.parametrize(
+    ("start", "processes"), [(in_processes, 2), pytest.param(torchrun, 3, marks=pytest.mark.slow)], ids=["2", "3"]
+)
+def test_evaluation_gives_the_same_counts_and_statistics(world, start, processes):
     evaluate = ("eval", "runs/tiny/checkpoints/last.pt", "--data", "odd", "--output")
     assert vmoe(*evaluate, "alone").status == 0
-    torchrun(processes, *evaluate, "together")
+    start(processes, *evaluate, "together")
     alone, together = without_speed(result("alone")), without_speed(result("together"))
     assert alone["eval_samples"] == IMAGES
     density = alone["routing"]["mean"]["density"]
@@ -80,7 +70,7 @@ def test_evaluation_gives_the_same_counts_and_statistics(world, processes):
 def test_a_sweep_of_thresholds_gives_the_same_and_is_written_once(world):
     sweep = ("eval", "runs/tiny/checkpoints/last.pt", "--data", "odd", "--theta", "0.99,1.01", "--output")
     assert vmoe(*sweep, "swept_alone").status == 0
-    out = torchrun(2, *sweep, "swept_together")
+    out = in_processes(2, *sweep, "swept_together")
     assert out.count("swept_together/sweep.json") == 1
     alone, together = (
         [without_speed(row) for row in json.loads(Path(folder, "sweep.json").read_text())["rows"]]
@@ -95,11 +85,43 @@ def test_a_sweep_of_thresholds_gives_the_same_and_is_written_once(world):
 def test_training_in_two_processes_steps_as_one(world):
     run = ("train", "tiny.yaml", "moe.gate=routing_free", "optimizer.kind=sgd", "optimizer.lr=0.1")
     assert vmoe(*run, "output=runs/one").status == 0
-    out = torchrun(2, *run, "output=runs/two")
+    out = in_processes(2, *run, "output=runs/two")
     assert out.splitlines()[-1].startswith("runs/two/result.json  routing_free")
-    one, two = (torch.load(Path("runs", name, "checkpoints/last.pt"), weights_only=True) for name in ("one", "two"))
-    assert one["training"]["step"] == two["training"]["step"] == 3
+    assert_same_training("runs/one", "runs/two")
+
+
+def assert_same_training(first: str, second: str, steps: int = 3) -> None:
+    """The same steps, controller, FLOPs and, but for sums in another order, weights."""
+    one, two = (torch.load(Path(run, "checkpoints/last.pt"), weights_only=True) for run in (first, second))
+    assert one["training"]["step"] == two["training"]["step"] == steps
     assert torch.equal(one["training"]["balance"]["coefficient"], two["training"]["balance"]["coefficient"])
     assert one["training"]["train_flops"] == two["training"]["train_flops"]
-    for name, tensor in one["weights"].items():  # the same images a step, summed in another order
+    for name, tensor in one["weights"].items():
         assert torch.allclose(tensor, two["weights"][name], atol=1e-5), name
+
+
+# --- text ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text_processes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_text_world(folder)
+        yield folder
+
+
+def test_text_in_two_processes_trains_and_counts_as_in_one(text_world):
+    """With an odd number of windows to evaluate, the last one shorter, which one of the processes has alone."""
+    overrides = ("moe.gate=routing_free", "optimizer.kind=sgd", "optimizer.lr=0.1", "schedule.max_steps=3")
+    run = ("train", "text.yaml", *overrides)
+    assert vmoe(*run, "output=runs/one").status == 0
+    in_processes(2, *run, "output=runs/two")
+    assert_same_training("runs/one", "runs/two")
+    assert vmoe("eval", "runs/two/checkpoints/last.pt", "--output", "alone").status == 0
+    two, alone = result("runs/two"), result("alone")
+    assert alone["eval_tokens"] == two["eval_tokens"]
+    assert alone["eval_tokens"] % 16
+    assert alone["routing"] == two["routing"]
+    assert alone["loss"] == pytest.approx(two["loss"], rel=1e-6)

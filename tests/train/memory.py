@@ -85,16 +85,17 @@ def tiny_run(config: RunConfig, folder: Path) -> tuple[TrainState, Parts]:
 
 def tiny_text_config(folder: Path, *overrides: str) -> RunConfig:
     """A byte-level GPT-2 and the text it is trained on, which is written into the folder."""
-    from vmoe.data.tokens import write_tokens
+    from vmoe.data.tokens import BytesTokenizer, write_tokens
 
     text = folder / "train.tokens"
     if not text.exists():
-        write_tokens([folder_of_text(folder)], text, tokenizer="bytes", workers=1, progress=False)
+        write_tokens([folder_of_text(folder)], text, BytesTokenizer(), workers=1, progress=False)
     data = TINY_TEXT["data"] | {"train": str(text), "val": str(text)}
     return override_config(TINY_TEXT | {"data": data}, overrides, "tiny text")
 
 
 def tiny_text_run(config: RunConfig, folder: Path) -> tuple[TrainState, Parts]:
+    folder.mkdir(exist_ok=True)
     return build(config, ALONE, RunFolder(folder, writes=True))
 
 

@@ -58,7 +58,7 @@ class TextTask(Task):
 
     def routed_labels(self, inputs: Tensor, targets: Tensor) -> RoutedLabels:
         counted = (targets != IGNORE).flatten()
-        return RoutedLabels(inputs.flatten()[counted], None if bool(counted.all()) else counted)
+        return RoutedLabels(inputs.flatten(), None if bool(counted.all()) else counted)
 
 
 class Perplexity:
