@@ -13,9 +13,12 @@ from .tokens import (
     Tokenizer,
     TokenLoader,
     TokenLoaders,
+    WrittenTokens,
     open_token_evaluation,
     open_token_loaders,
     open_tokenizer,
+    verify_tokens,
+    write_tokens,
 )
 from .write import Written, verify_beton, write_beton
 
@@ -34,11 +37,14 @@ __all__ = [
     "TokenLoaders",
     "Tokenizer",
     "Written",
+    "WrittenTokens",
     "open_evaluation",
     "open_loaders",
     "open_token_evaluation",
     "open_token_loaders",
     "open_tokenizer",
     "verify_beton",
+    "verify_tokens",
     "write_beton",
+    "write_tokens",
 ]

@@ -7,6 +7,7 @@ from .loader import IGNORE, TokenLoader, TokenLoaders
 from .open import open_token_evaluation, open_token_loaders
 from .sidecar import TokenSidecar
 from .tokenizer import BytesTokenizer, Description, Tokenizer, open_tokenizer
+from .write import WrittenTokens, verify_tokens, write_tokens
 
 __all__ = [
     "IGNORE",
@@ -16,7 +17,10 @@ __all__ = [
     "TokenLoaders",
     "TokenSidecar",
     "Tokenizer",
+    "WrittenTokens",
     "open_token_evaluation",
     "open_token_loaders",
     "open_tokenizer",
+    "verify_tokens",
+    "write_tokens",
 ]

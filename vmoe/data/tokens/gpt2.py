@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError, missing, missing_package
 from . import gpt2_vocabulary
+from .pieces import WHITESPACE
 from .tokenizer import END_OF_TEXT, UNKNOWN, Description, Tokenizer
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
+_LONG_RUN = 100_000  # characters; tiktoken fails at a million
+_LONG_RUNS = re.compile(rf"(?<![{WHITESPACE}])[{WHITESPACE}]{{{_LONG_RUN},}}")
+_PROBE = 64  # a long run holds such a piece at each half of its length
 _FILES = " and ".join(gpt2_vocabulary.SHA256)
 
 
@@ -32,7 +37,7 @@ class Gpt2Tokenizer(Tokenizer):
     end_of_text = gpt2_vocabulary.END_OF_TEXT_ID
 
     def encode(self, text: str) -> NDArray[np.unsignedinteger]:
-        return np.array(self.encoding.encode_ordinary(text), np.uint16)
+        return np.concatenate([np.array(self.encoding.encode_ordinary(part), np.uint16) for part in _parts(text)])
 
     def spell(self, ids: ArrayLike) -> bytes:
         tokens = np.asarray(ids, dtype=np.int64)
@@ -45,6 +50,22 @@ class Gpt2Tokenizer(Tokenizer):
 
     def _spell_one(self, token: int) -> bytes:
         return self.encoding.decode_bytes([token]) if 0 <= token < self.vocab_size else UNKNOWN.encode()
+
+
+def _parts(text: str) -> list[str]:
+    """The text itself, unless it has runs of whitespace so long that tiktoken's matching of them would fail.
+
+    The pattern takes such a run as one part but for its last character, where something follows it: there the text
+    may be cut.
+    """
+    if not any(text[start : start + _PROBE].isspace() for start in range(0, len(text), _LONG_RUN // 2)):
+        return [text]
+    parts, start = [], 0
+    for run in _LONG_RUNS.finditer(text):
+        if run.end() < len(text):
+            parts += [text[start : run.start()], text[run.start() : run.end() - 1]]
+            start = run.end() - 1
+    return [*parts, text[start:]]
 
 
 def open_gpt2(described: Description, vocabulary: Path | None = None) -> Gpt2Tokenizer:

@@ -41,6 +41,12 @@ def encode(tokenizer: Tokenizer, text: str, *, ends: bool, name: str) -> Encoded
     return Encoded(tokens, int(ends), len(content), len(text.split()))
 
 
+def join(encoded: list[Encoded]) -> Encoded:
+    """One after another; at least one."""
+    tokens, documents, text_bytes, words = zip(*encoded, strict=True)
+    return Encoded(np.concatenate(tokens), sum(documents), sum(text_bytes), sum(words))
+
+
 class TokenWriter:
     """Writes tokens to `path` as they come, and keeps the books for the sidecar."""
 
