@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from text_world import make_text_world
 from world import CONFIG, make_images, make_world, vmoe
 
 from vmoe.data import ArraySource, write_beton
@@ -194,7 +195,56 @@ RUNS = [
     Wrong("a result that is broken", ("compare", "halfrun"), ("halfrun",)),
 ]
 
-ALL = CONFIGS + DATA + RUNS
+TEXT_TRAIN = ("train", "text.yaml", "output=runs/new")
+TEXT_RUN = "runs/text/checkpoints/last.pt"
+TEXT = [
+    Wrong("an unknown task", (*TRAIN, "task=sound"), ("task is 'sound'", "images, text")),
+    Wrong("a key of images for text", (*TEXT_TRAIN, "augment.mixup=0.8"), ("augment is not a known key",)),
+    Wrong("a gate that sees later tokens", (*TEXT_TRAIN, "moe.gate=expert_choice"), ("later ones too", "causal")),
+    Wrong("slots that mix later tokens", (*TEXT_TRAIN, "moe.gate=soft"), ("later ones too", "causal")),
+    Wrong(
+        "routing by position, in text",
+        (*TEXT_TRAIN, "moe.gate={kind: random, source: hash}"),
+        ("source hash routes by a token's position",),
+    ),
+    Wrong("an unknown size of GPT-2", (*TEXT_TRAIN, "model.name=gpt3"), ("model.name is 'gpt3'", "gpt2-medium")),
+    Wrong("an unknown argument of GPT-2", (*TEXT_TRAIN, "model.kwargs.n_layers=3"), ("n_layers", "n_layer")),
+    Wrong("an argument of GPT-2 set elsewhere", (*TEXT_TRAIN, "model.kwargs.vocab_size=9"), ("model.vocab_size",)),
+    Wrong("heads that do not share the width", (*TEXT_TRAIN, "model.kwargs.n_head=5"), ("n_head", "n_embd")),
+    Wrong("fewer rows than tokens", (*TEXT_TRAIN, "model.vocab_size=100"), ("model.vocab_size is 100", "257")),
+    Wrong(
+        "a stride wider than a window", (*TEXT_TRAIN, "data.eval_stride=17"), ("eval_stride is 17", "block_size, 16")
+    ),
+    Wrong("steps without warm-up", (*TEXT_TRAIN, "schedule.warmup_steps=null"), ("steps is 24", "warmup_steps")),
+    Wrong("text for tokens", (*TEXT_TRAIN, "data.train=train.txt"), ("data.train is 'train.txt'", "vmoe tokens")),
+    Wrong("missing tokens", (*TEXT_TRAIN, "data.train=trian.tokens"), ("data.train", "train.tokens")),
+    Wrong("tokens cut short", (*TEXT_TRAIN, "data.val=cut.tokens"), ("data.val", "cut.tokens")),
+    Wrong("tokens of another vocabulary", (*TEXT_TRAIN, "data.val=nano.bin"), ("data.val", "'gpt2'", "'bytes'")),
+    Wrong(
+        "blocks longer than the text", (*TEXT_TRAIN, "data.block_size=1024"), ("data.train", "data.block_size 1,024")
+    ),
+    Wrong("no text to write", ("tokens", "nothing.txt", "new.tokens", "--tokenizer", "bytes"), ("nothing.txt",)),
+    Wrong(
+        "text that is not UTF-8",
+        ("tokens", "latin.txt", "new.tokens", "--tokenizer", "bytes"),
+        ("latin.txt", "UTF-8"),
+    ),
+    Wrong(
+        "tokens that are there",
+        ("tokens", "val.txt", "train.tokens", "--tokenizer", "bytes"),
+        ("train.tokens", "overwritten"),
+    ),
+    Wrong("a vocabulary that is none", ("tokens", "val.txt", "new.tokens", "--vocabulary", "flat"), ("flat",)),
+    Wrong("images for a text model", ("eval", TEXT_RUN, "--data", "images/val"), ("images/val",)),
+    Wrong("no text to look at", ("inspect", TEXT_RUN), ("--text is missing",)),
+    Wrong("a text file that is missing", ("inspect", TEXT_RUN, "--text", "lost.txt"), ("lost.txt", "no such file")),
+    Wrong("a model of images to read text", ("inspect", EVAL[1], "--text", "a"), ("last.pt", "model of images")),
+    Wrong(
+        "runs of images and of text in one plot", ("compare", "runs/text", "runs/tiny", "--plot", "p.png"), ("text",)
+    ),
+]
+
+ALL = CONFIGS + DATA + RUNS + TEXT
 
 
 class Payload:
@@ -242,6 +292,13 @@ def make_wrong_world(folder: Path) -> None:
     for arguments in ((), ("moe.gate=dense", "output=runs/dense")):
         trained = vmoe("train", "tiny.yaml", *arguments)
         assert trained.status == 0, trained
+    make_text_world(folder)
+    trained = vmoe("train", "text.yaml", "schedule.max_steps=1")
+    assert trained.status == 0, trained
+    Path("cut.tokens").write_bytes(Path("val.tokens").read_bytes()[:-2])
+    Path("cut.tokens.json").write_text(Path("val.tokens.json").read_text())
+    np.arange(100, dtype="<u2").tofile("nano.bin")
+    Path("latin.txt").write_bytes("a\xe9b".encode("latin-1"))
     last = Path("runs/tiny/checkpoints/last.pt").read_bytes()
     Path("cut.pt").write_bytes(last[: len(last) // 2])
     torch.save({"format": 1, "model": Payload()}, "evil.pt")

@@ -128,6 +128,16 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):
     assert (gradients[1] - gradients[0]).norm() < 1e-5 * gradients[0].norm()
 
 
+def test_the_moving_average_takes_tied_embeddings_once(tmp_path):
+    state, _ = tiny_text_run(tiny_text_config(tmp_path, "train.ema_decay=0.75"), tmp_path / "run")
+    average = state.ema.module.lm_head.weight
+    assert average is state.ema.module.transformer.wte.weight
+    before = average.detach().clone()
+    state.model.lm_head.weight.data += 1
+    state.ema.update(state.model, step=2)
+    assert torch.allclose(average, before + 0.25)
+
+
 def test_flops_are_those_torch_counts_per_token(tmp_path):
     state, parts = tiny_text_run(tiny_text_config(tmp_path), tmp_path / "run")
     tokens = torch.randint(257, (3, 16))

@@ -127,5 +127,5 @@ def build_parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="one table of several runs")
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders of vmoe eval")
     compare.add_argument("--format", choices=("text", "markdown", "csv"), default="text", help="of the table (text)")
-    compare.add_argument("--plot", metavar="FILE", help="PNG to draw: accuracy, or perplexity, against the FLOPs spent in training")
+    compare.add_argument("--plot", metavar="FILE", help="PNG to draw: accuracy or perplexity against training FLOPs")
     return parser

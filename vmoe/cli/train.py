@@ -124,8 +124,15 @@ def build_on(
 
 
 def build_ema(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
-    """timm's moving average of the weights, if the config asks for one."""
-    return ModelEmaV3(model, decay=config.train.ema_decay) if config.train.ema_decay else None
+    """timm's moving average of the weights, if the config asks for one.
+
+    timm averages the entries of the state dictionary, and a parameter that has two names there, such as tied
+    embeddings, twice; without buffers it averages parameters, each once.
+    """
+    if config.train.ema_decay is None:
+        return None
+    tied = len(list(model.parameters())) < len(list(model.named_parameters(remove_duplicate=False)))
+    return ModelEmaV3(model, decay=config.train.ema_decay, exclude_buffers=tied)
 
 
 def resumable(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None:
