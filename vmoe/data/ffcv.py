@@ -65,7 +65,14 @@ class FFCVLoader(OrderedLoader):
     """
 
     def __init__(
-        self, file: Beton, classes: tuple[str, ...], order: Order, data: ImageDataConfig, *, training: bool, workers: int
+        self,
+        file: Beton,
+        classes: tuple[str, ...],
+        order: Order,
+        data: ImageDataConfig,
+        *,
+        training: bool,
+        workers: int,
     ) -> None:
         super().__init__(classes, order)
         self.file = file

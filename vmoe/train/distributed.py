@@ -12,6 +12,8 @@ import torch.distributed as dist
 
 from vmoe.moe.collective import is_distributed
 
+from .heap import keep_freed_memory
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -43,6 +45,8 @@ def start_processes(device: str) -> Iterator[Processes]:
     chosen = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
     if on_cuda:
         torch.cuda.set_device(chosen)
+    else:
+        keep_freed_memory()
     if "WORLD_SIZE" not in os.environ:
         yield Processes(0, 1, 0, 1, chosen)
         return
