@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but python3 (3.11 or newer) and make: the first call of either
+# `make demo`, `make demo-text` and `make test` need nothing but python3 (3.11 or newer) and make: the first call of any
 # sets everything up through tools/setup.sh, later calls find .venv/.ready and go straight to work.
 
 VENV  := .venv
@@ -12,10 +12,11 @@ PYTHON ?= python3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench bench-gpu lint lock clean
+.PHONY: help demo demo-text test test-slow bench bench-gpu lint lock clean
 
 help:
 	@echo "make demo       train four variants on handwritten digits, evaluate and compare them"
+	@echo "make demo-text  train four variants of a small GPT-2 on Python's own sources, and show where tokens go"
 	@echo "make test       the tests"
 	@echo "make test-slow  the long ones"
 	@echo "make bench      layers, whole steps and other libraries' layers, timed on this machine's CPU (10 minutes)"
@@ -34,6 +35,12 @@ demo: $(READY)
 	$(BIN)/vmoe train $(DEMO:%=configs/demo/%.yaml)
 	$(BIN)/vmoe eval $(DEMO:%=runs/demo/%/checkpoints/last.pt)
 	$(BIN)/vmoe compare $(DEMO:%=runs/demo/%)
+
+demo-text: $(READY)
+	rm -rf runs/demo_text
+	$(BIN)/vmoe train $(DEMO:%=configs/demo_text/%.yaml)
+	$(BIN)/vmoe compare $(DEMO:%=runs/demo_text/%)
+	$(BIN)/vmoe inspect runs/demo_text/topk/checkpoints/last.pt --text train_imagenet.py
 
 test: $(READY)
 	$(PYTEST)

@@ -20,7 +20,7 @@ def test_the_example_runs(number):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
 def test_every_folder_of_the_tree_is_there_and_no_other_of_vmoe():

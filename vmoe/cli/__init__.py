@@ -1,4 +1,4 @@
-"""The command line: `vmoe train | eval | upcycle | write | verify | compare`.
+"""The command line: `vmoe train | eval | upcycle | write | tokens | verify | inspect | compare`.
 
 One file a command; each imports what it needs.
 """
@@ -42,7 +42,7 @@ def show_log() -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(prog="vmoe", description="Mixture-of-Experts vision transformers.")
+    parser = argparse.ArgumentParser(prog="vmoe", description="Mixture-of-Experts vision transformers and language models.")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("eval", help="evaluate checkpoints; writes a result.json for each")
     evaluate.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="RUN/checkpoints/last.pt or best.pt")
     evaluate.add_argument("--set", nargs="+", default=[], metavar="a.b=value", help="keys of its config to change")
-    evaluate.add_argument("--data", help=".beton file or image folder to evaluate on; default: the run's own")
+    evaluate.add_argument("--data", help="file or folder to evaluate on, as data.val; default: the run's own")
     evaluate.add_argument("--output", help="folder for the result of one checkpoint; default: RUN/eval/CHECKPOINT-DATA")
     evaluate.add_argument(
         "--theta",
@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     upcycle = commands.add_parser("upcycle", help="make a MoE checkpoint of a trained dense model")
-    upcycle.add_argument("source", metavar="SOURCE", help="a dense checkpoint of vmoe, or the name of a timm model")
+    upcycle.add_argument("source", metavar="SOURCE", help="a dense checkpoint of vmoe, or a model's name")
     upcycle.add_argument("--to", required=True, metavar="CONFIG", help="YAML file; its moe says what to convert to")
     upcycle.add_argument("--set", nargs="+", default=[], metavar="a.b=value", help="keys of the config to change")
     upcycle.add_argument("--output", metavar="FILE", help="default: OUTPUT of the config/checkpoints/upcycled.pt")

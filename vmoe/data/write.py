@@ -11,7 +11,6 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from .errors import DataError, missing_package
+from .files import temporaries
 from .images import scan_classes
 from .sidecar import Encoding, Sidecar, digest, read_sidecar, sidecar_path
 from .sources import FolderSource, Source, stored_shape
@@ -78,7 +78,7 @@ def write_beton(
     workers = workers or len(os.sched_getaffinity(0))
     shapes = _check_images(source, encoding, workers, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _temporaries(target) as (beton, sidecar_file):
+    with temporaries(target) as (beton, sidecar_file):
         write_samples(beton, source, encoding, shapes, workers, progress)
         compare_samples(beton, source, encoding, shapes)
         sidecar = Sidecar(
@@ -198,17 +198,3 @@ class _Checker:
                 )
             shapes.append(shape)
         return shapes, problems
-
-
-@contextmanager
-def _temporaries(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Files beside the target for it and its sidecar; they get their names at the end, or vanish with an error."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    beton, sidecar = temporary, sidecar_path(temporary)
-    try:
-        yield beton, sidecar
-        os.replace(sidecar, sidecar_path(target))
-        os.replace(beton, target)  # last: where X.beton is new, its sidecar is there
-    finally:
-        beton.unlink(missing_ok=True)
-        sidecar.unlink(missing_ok=True)
