@@ -130,6 +130,18 @@ def test_libraries_are_adapted_in_one_place(package):
     assert users <= {ADAPTED_BY[package]}
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_asks_which_task_it_is(module):
+    """Tasks are told apart by tables, one a part, and never by a comparison."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    compared = [node for node in ast.walk(tree) if isinstance(node, ast.Compare | ast.match_case)]
+    named = {node.value for found in compared for node in ast.walk(found) if isinstance(node, ast.Constant)}
+    assert not {"images", "text"} & named
+    classes = {"ImageRunConfig", "TextRunConfig", "ImageTask", "TextTask", "ImageAssembly", "TextAssembly"}
+    checks = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"]
+    assert not classes & {node.id for check in checks for node in ast.walk(check) if isinstance(node, ast.Name)}
+
+
 def test_no_cycles():
     """Among modules, as they are imported when the package is; a cycle raises `CycleError`."""
     graph = {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -115,6 +116,21 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(gate, tmp_p
     assert whole.train_flops == second.train_flops
 
 
+@pytest.mark.parametrize(
+    ("override", "tolerance"),
+    [("train.compile=true", 1e-5), ("model.grad_checkpointing=true", 1e-5), ("train.precision=bfloat16", 2e-2)],
+)
+def test_how_a_run_is_computed_changes_no_learning(override, tolerance, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    losses = []
+    for overrides in ((), (override,)):
+        config = tiny_text_config(tmp_path, "schedule.max_steps=4", *overrides)
+        state, parts = tiny_text_run(config, tmp_path / f"run{len(overrides)}")
+        fit(state, parts)
+        losses.append([entry["loss"] for entry in read_metrics(parts) if entry["kind"] == "train"])
+    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+
+
 def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):
     gradients = []
     for accumulate in (1, 4):
@@ -149,10 +165,14 @@ def test_flops_are_those_torch_counts_per_token(tmp_path):
 
 def test_the_metrics_speak_of_tokens(trained):
     _, parts, _ = trained
-    entries = [json.loads(line) for line in parts.folder.metrics.read_text().splitlines()]
+    entries = read_metrics(parts)
     training = [entry for entry in entries if entry["kind"] == "train"]
     assert all(entry["tokens_per_second"] > 0 for entry in training)
     assert {"perplexity", "bits_per_byte", "loss", "routing"} <= set(entries[-1])
+
+
+def read_metrics(parts):
+    return [json.loads(line) for line in parts.folder.metrics.read_text().splitlines()]
 
 
 def test_ignored_targets_do_not_count():
