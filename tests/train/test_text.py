@@ -9,12 +9,13 @@ import torch
 from memory import ALONE, tiny_text_config, tiny_text_run
 from torch.utils.flop_counter import FlopCounterMode
 
+from vmoe.data.tokens import IGNORE
 from vmoe.moe import mean_figures, record
 from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.evaluate import evaluate
 from vmoe.train.loop import fit, micro_step
 from vmoe.train.meter import Meter
-from vmoe.train.text import IGNORE, Perplexity, TextSize
+from vmoe.train.text import Perplexity, TextSize
 from vmoe.train.utilisation import model_flops_utilisation
 
 GATES = ("dense", "topk", "self", "random", "aoe", "relu", "routing_free")

@@ -42,7 +42,9 @@ def show_log() -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(prog="vmoe", description="Mixture-of-Experts vision transformers and language models.")
+    parser = argparse.ArgumentParser(
+        prog="vmoe", description="Mixture-of-Experts vision transformers and language models."
+    )
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -13,8 +13,6 @@ from vmoe.moe.collective import sum_over_processes
 
 from .task import RoutedLabels, Scores, Task
 
-IGNORE = -100  # a target that does not count
-
 
 @dataclass(frozen=True)
 class TextSize:
@@ -25,7 +23,8 @@ class TextSize:
 
 
 class TextTask(Task):
-    """Tokens (B, N) int64 in, the tokens after them (B, N) as targets, of which some may be `IGNORE`.
+    """Tokens (B, N) int64 in, the tokens after them (B, N) as targets; −100, which torch's cross-entropy leaves out,
+    where one does not count.
 
     size: of the text that is evaluated, where it is known.
     """
@@ -48,16 +47,16 @@ class TextTask(Task):
 
     def training_loss(self, network: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         logits = self.forward(network, inputs)
-        return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)
+        return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
     def count(self, targets: Tensor) -> int:
-        return int((targets != IGNORE).sum())
+        return int((targets >= 0).sum())
 
     def scorer(self) -> Perplexity:
         return Perplexity(self.device, self.size)
 
     def routed_labels(self, inputs: Tensor, targets: Tensor) -> RoutedLabels:
-        counted = (targets != IGNORE).flatten()
+        counted = (targets >= 0).flatten()
         return RoutedLabels(inputs.flatten(), None if bool(counted.all()) else counted)
 
 
@@ -72,11 +71,9 @@ class Perplexity:
         self.size = size
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none"
-        )
+        losses = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
         self.loss += losses.double().sum()
-        self.tokens += (targets != IGNORE).sum()
+        self.tokens += (targets >= 0).sum()
 
     def compute(self) -> Scores:
         nats = float(sum_over_processes(self.loss.clone()))
