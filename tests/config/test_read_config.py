@@ -139,7 +139,7 @@ def test_what_is_no_number(base, written):
         load_config(base, [f"optimizer.lr={written}"])
 
 
-@pytest.mark.parametrize("written", ["1", "0", "'true'", "null", "ja"])
+@pytest.mark.parametrize("written", ["1", "0", "'true'", "null", "ja", "yes", "no", "on", "off"])
 def test_what_is_no_truth_value(base, written):
     with pytest.raises(ConfigError, match=r"model.pretrained is .*; allowed: a valid boolean"):
         load_config(base, [f"model.pretrained={written}"])

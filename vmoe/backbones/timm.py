@@ -24,7 +24,7 @@ from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import Block as VitBlock
 from torch import Tensor, nn
 
-from vmoe.moe import DenseMlp, MoESpec
+from vmoe.moe import DenseMlp, MoESpec, evaluating
 
 from .host import HostBlock, put_moe
 
@@ -131,12 +131,10 @@ def count_tokens(model: nn.Module, blocks: list[HostBlock]) -> list[int]:
     size = getattr(getattr(model, "patch_embed", None), "img_size", None) or host.pretrained_cfg["input_size"][1:]
     weight = blocks[0].dense.fc1.weight
     handles = [block.mlp.register_forward_pre_hook(count) for block in blocks]
-    was_training = model.training
     try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, *size, device=weight.device, dtype=weight.dtype))
+        with torch.no_grad(), evaluating(model):
+            model(torch.zeros(1, 3, *size, device=weight.device, dtype=weight.dtype))
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     return [counted[block.mlp] for block in blocks]

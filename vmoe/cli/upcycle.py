@@ -13,7 +13,7 @@ from torch import nn
 
 from vmoe.backbones.host import HostBlock
 from vmoe.config import ConfigError, RunConfig, load_config
-from vmoe.moe import DenseExperts, LowRankGluExperts, MoE, MoESpec, record
+from vmoe.moe import DenseExperts, LowRankGluExperts, MoE, MoESpec, evaluating, record
 from vmoe.moe.build import seeded
 from vmoe.moe.upcycle import factorisation_error, hidden_width, typical_tokens
 from vmoe.report.table import Column, Table
@@ -154,10 +154,8 @@ def measure(layer: MoE | DenseExperts, block: HostBlock, tokens: int) -> Measure
     with seeded(0):
         typical = typical_tokens(block.norm, block.dense.fc1.in_features, tokens)
     x = typical.before_norm if isinstance(layer, MoE) and layer.norm is not None else typical.normed
-    was_training = layer.training
-    with record(layer) as routings:
-        y, wanted = layer.eval()(x), block.mlp.eval()(typical.normed)
-    layer.train(was_training)
+    with evaluating(layer, block.mlp), record(layer) as routings:
+        y, wanted = layer(x), block.mlp(typical.normed)
     variable = [routing for routing in routings.values() if routing.num_pairs is None]
     density = float(variable[0].active.float().mean()) if variable else None
     return Measured(float((y - wanted).norm() / wanted.norm()), density)

@@ -165,16 +165,19 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what `_Loader` would take for a number."""
 
 
-# YAML 1.1 takes 1e-3 for text, 010 for 8 and 1:30 for 90; who writes 1e-3 in a config means the number.
+# YAML 1.1 takes 1e-3 for text, 010 for 8, 1:30 for 90 and `no` for false; these are YAML 1.2's numbers and booleans.
 _TAG = "tag:yaml.org,2002:"
+_REPLACED = ("bool", "int", "float", "timestamp")
+_BOOLEAN = re.compile(r"(true|True|TRUE|false|False|FALSE)$")
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)$", re.ASCII)
 _REAL = re.compile(
     r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$", re.ASCII
 )
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) not in ("int", "float", "timestamp")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(_TAG + "bool", _BOOLEAN, list("tTfF"))
 _Loader.add_implicit_resolver(_TAG + "int", _INTEGER, list("-+0123456789"))
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(_TAG + "float", _REAL, list("-+.0123456789"))

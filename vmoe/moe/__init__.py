@@ -9,6 +9,7 @@ from .experts import Experts, GluExperts, LowRankGluExperts, MlpExperts
 from .gates import Gate
 from .layer import DenseExperts, MoE, moe_layers
 from .losses import relu_loss, routing_free_loss, switch_loss, z_loss
+from .mode import evaluating
 from .record import Record, record
 from .routing import Routing
 from .spec import (
@@ -68,6 +69,7 @@ __all__ = [
     "balance_for",
     "build_dense",
     "build_moe",
+    "evaluating",
     "mean_figures",
     "moe_layers",
     "record",

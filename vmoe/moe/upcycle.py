@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from .experts import Experts, GluExperts, LowRankGluExperts, MlpExperts
 from .gates import Gate
+from .mode import evaluating
 
 # α of act(h) ≈ sigmoid(α h) · h, by the class's name: timm has classes of its own beside torch's.
 SLOPES = {"SiLU": 1.0, "Swish": 1.0, "GELU": 1.702, "GELUTanh": 1.702, "QuickGELU": 1.702}
@@ -161,7 +162,6 @@ def expected_weight(gate: Gate, x_BND: Tensor, features_TER: Tensor | None) -> f
 
     To six digits, so that the rounding of weights that sum to 1 leaves copies as they are.
     """
-    was_training = gate.training
-    routing = gate.eval()(x_BND.flatten(0, 1), features_TER, x_BND.shape[:2])
-    gate.train(was_training)
+    with evaluating(gate):
+        routing = gate(x_BND.flatten(0, 1), features_TER, x_BND.shape[:2])
     return round(float(routing.weights.double().sum(1).mean()), 6)

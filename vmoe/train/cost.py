@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from vmoe.moe import moe_layers, record
+from vmoe.moe import evaluating, moe_layers, record
 
 from .task import Task
 
@@ -70,15 +70,17 @@ class Cost:
 
 def measure_cost(model: nn.Module, task: Task) -> Cost:
     """Measure one sample's forward and backward on the model's device; no gradient or mode is left changed."""
-    was_training = model.training
-    model.eval()
     saved = SavedBytes(model)
-    with record(model) as routings, FlopCounterMode(display=False) as forward, saved_tensors_hooks(saved.pack, _same):
+    with (
+        evaluating(model),
+        record(model) as routings,
+        FlopCounterMode(display=False) as forward,
+        saved_tensors_hooks(saved.pack, _same),
+    ):
         loss = task.forward(model, task.sample).sum()
     with FlopCounterMode(display=False) as backward:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         torch.autograd.grad(loss, trained, allow_unused=True)
-    model.train(was_training)
     layers = {
         name: LayerCost(
             flops_per_pair=layer.flops_per_pair,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vmoe.moe import Routing, RoutingFigures, RoutingStats, record
+from vmoe.moe import Routing, RoutingFigures, RoutingStats, evaluating, record
 
 from .distributed import Processes
 from .loaders import Loader
@@ -47,13 +47,12 @@ def evaluate(
     Raises `RuntimeError` if the number counted is not the number the data set has.
     """
     device = processes.device
-    was_training = model.training
-    model.eval()
     scorer = task.scorer()
     stats = RoutingStats(model, num_labels=task.num_labels) if routing else None
     recording: AbstractContextManager[Mapping[str, Routing]] = record(model) if routing else nullcontext({})
     start = time.perf_counter()
     with (
+        evaluating(model),
         Progress("evaluate", loader.units, task.SHORT, show=processes.first) as progress,
         closing(loader.epoch(0)) as batches,
         recording as routings,
@@ -70,7 +69,6 @@ def evaluate(
                     counted=None if counted is None else counted.to(device, non_blocking=True),
                 )
             progress.advance(task.count(targets) * processes.world)
-    model.train(was_training)
     if stats is not None:
         stats.all_reduce()
     scores = scorer.compute()
