@@ -8,8 +8,9 @@ import torch
 from memory import tiny_config, tiny_run
 
 from vmoe.moe import Balance
+from vmoe.train import loop
 from vmoe.train.checkpoint import read_checkpoint
-from vmoe.train.loop import fit, micro_step, update
+from vmoe.train.loop import evaluate_now, fit, micro_step, update
 from vmoe.train.meter import Meter
 
 GATES = ("dense", "topk", "self", "random", "aoe", "relu", "routing_free", "expert_choice", "soft")
@@ -52,6 +53,32 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(gate, steps
     for name, tensor in whole.balance.state_dict().items():
         assert torch.equal(tensor, second.balance.state_dict()[name]), name
     assert whole.train_flops == second.train_flops
+
+
+def test_a_run_that_dies_in_an_evaluation_goes_on_with_its_last_step(tmp_path, monkeypatch):
+    overrides = ("schedule.epochs=3", "moe.gate=routing_free")
+    whole, parts = tiny_run(tiny_config(*overrides), tmp_path / "whole")
+    fit(whole, parts)
+
+    def die(state, parts):
+        if state.step == 12:
+            raise KeyboardInterrupt
+        return evaluate_now(state, parts)
+
+    first, parts = tiny_run(tiny_config(*overrides), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate_now", die)
+        with pytest.raises(KeyboardInterrupt):
+            fit(first, parts)
+    second, parts = tiny_run(tiny_config(*overrides), tmp_path / "run")
+    second.load(read_checkpoint(parts.folder.last))
+    assert (second.step, second.evaluated) == (12, 6)
+    parts.folder.start("", parts.processes, step=second.step, evaluated=second.evaluated)
+    fit(second, parts)
+    assert [entry["step"] for entry in read_metrics(parts, "evaluation")] == [6, 12, 18]
+    assert [entry["step"] for entry in read_metrics(parts, "train")] == list(range(1, 19))
+    for name, tensor in weights_of(whole).items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
 
 
 def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):

@@ -70,7 +70,7 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
     if checkpoint is not None:
         state.load(checkpoint)
     barrier()  # every process has looked at the folder before the first one writes to it
-    folder.start(dump_config(config), processes, step=state.step)
+    folder.start(dump_config(config), processes, step=state.step, evaluated=state.evaluated)
     evaluation = fit(state, parts)
     result = describe_result(
         evaluation,

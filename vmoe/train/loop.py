@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,13 @@ def fit(state: TrainState, parts: Parts) -> Evaluation:
     """
     network = wrap(state.model, parts)
     evaluation: Evaluation | None = None
-    while state.step < parts.last_step:
+    while True:
+        if parts.evaluates_at(state.step) and state.evaluated < state.step:
+            evaluation = evaluate_and_compare(state, parts)
+        if state.step >= parts.last_step:
+            return evaluation or evaluate_now(state, parts)
         train_until(parts.next_stop(state.step), state, parts, network)
-        is_best = False
-        if parts.evaluates_at(state.step):
-            evaluation = evaluate_now(state, parts)
-            is_best = evaluation.scores.rank > state.best
-            state.best = max(state.best, evaluation.scores.rank)
-        save(state, parts, is_best=is_best)
-    return evaluation or evaluate_now(state, parts)
+        save(parts.folder.last, state, parts)  # before the evaluation, which may not live to see its end
 
 
 def wrap(model: nn.Module, parts: Parts) -> nn.Module:
@@ -121,6 +120,17 @@ def update(state: TrainState, parts: Parts) -> None:
         state.ema.update(state.model, step=state.step)
 
 
+def evaluate_and_compare(state: TrainState, parts: Parts) -> Evaluation:
+    """Evaluate, and write best.pt when it is the best evaluation so far."""
+    evaluation = evaluate_now(state, parts)
+    is_best = evaluation.scores.rank > state.best
+    state.best = max(state.best, evaluation.scores.rank)
+    state.evaluated = state.step
+    if is_best:
+        save(parts.folder.best, state, parts)
+    return evaluation
+
+
 def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
     """Evaluate the weights that count, and log it."""
     use_ema = parts.config.train.evaluate == "ema" and state.ema is not None
@@ -146,8 +156,8 @@ def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
     return evaluation
 
 
-def save(state: TrainState, parts: Parts, *, is_best: bool) -> None:
-    """Write last.pt, and best.pt when this is the best evaluation so far."""
+def save(path: Path, state: TrainState, parts: Parts) -> None:
+    """Write a checkpoint, if this process writes."""
     if not parts.folder.writes:
         return
     checkpoint = {
@@ -156,6 +166,4 @@ def save(state: TrainState, parts: Parts, *, is_best: bool) -> None:
         "ema": state.ema.module.state_dict() if state.ema is not None else None,
         "training": state.state_dict(),
     }
-    save_checkpoint(parts.folder.last, checkpoint)
-    if is_best:
-        save_checkpoint(parts.folder.best, checkpoint)
+    save_checkpoint(path, checkpoint)

@@ -42,16 +42,20 @@ class RunFolder:
                 " train.resume=auto"
             )
 
-    def start(self, config: str, processes: Processes, *, step: int) -> None:
-        """Write config and environment; drop metrics later than the step that the run starts from."""
+    def start(self, config: str, processes: Processes, *, step: int, evaluated: int) -> None:
+        """Write config and environment; drop what metrics a run that goes on will write again.
+
+        step, evaluated: of its training and of its latest evaluation.
+        """
         if not self.writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(config, encoding="utf-8")
         write_json(self.path / "environment.json", describe_environment(processes))
         if self.metrics.exists():
+            latest = {"train": step, "evaluation": evaluated}
             lines = self.metrics.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            kept = [line for line in lines if (entry := json.loads(line))["step"] <= latest[entry["kind"]]]
             self.metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def log(self, entry: dict[str, Any]) -> None:

@@ -25,19 +25,22 @@ from .task import Task
 
 @dataclass
 class TrainState:
-    """Everything that training changes. step: optimizer steps so far. best: `Scores.rank` of the best evaluation."""
+    """Everything that training changes. step: optimizer steps so far. evaluated: the step of the latest evaluation.
+    best: `Scores.rank` of the best one.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     balance: Balance
     ema: ModelEmaV3 | None
     step: int = 0
+    evaluated: int = 0
     best: float = -math.inf
     train_flops: int = 0
     train_seconds: float = 0.0
     train_units: int = 0
 
-    COUNTERS = ("step", "best", "train_flops", "train_seconds", "train_units")
+    COUNTERS = ("step", "evaluated", "best", "train_flops", "train_seconds", "train_units")
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the weights."""
