@@ -20,7 +20,7 @@ import torch
 
 from .distributed import Processes
 
-PACKAGES = ("vmoe", "torch", "torchvision", "timm", "ffcv", "numpy", "numba")
+PACKAGES = ("vmoe", "torch", "torchvision", "timm", "ffcv", "numpy", "numba", "transformers", "tiktoken")
 
 
 class RunFolder:

@@ -48,7 +48,12 @@ class TrainState:
         return {"optimizer": self.optimizer.state_dict(), "balance": self.balance.state_dict(), **counters}
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a checkpoint of the same config."""
+        """Go on from a checkpoint of the same config. Raises `ValueError` for one that cannot be trained on."""
+        if missing := set(self.COUNTERS) - set(checkpoint["training"]):
+            raise ValueError(
+                f"the checkpoint lacks {', '.join(sorted(missing))}: it is of an earlier version of vmoe, or made by"
+                " vmoe upcycle; allowed: model.weights, which starts a new run from it"
+            )
         self.model.load_state_dict(checkpoint["weights"])
         if self.ema is not None:
             self.ema.module.load_state_dict(checkpoint["ema"])
