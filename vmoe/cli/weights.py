@@ -48,7 +48,8 @@ def require_same_host(start: Start, config: RunConfig) -> None:
 def require_same_architecture(start: Start, config: RunConfig) -> None:
     """Raise `ConfigError` unless the model's name, but for the tag of pretrained weights, is that of the config."""
     there, here = start.name, config.model.name
-    if there.split(".")[0] != here.split(".")[0]:
+    architecture = assembly_of(config).backbone.architecture
+    if architecture(there) != architecture(here):
         raise another_host(start, config, f"name is {there!r} there, {here!r} here")
 
 
