@@ -21,6 +21,8 @@ from vmoe.moe import Routing, moe_layers, record
 from vmoe.report.token_page import TokenLayer, TokenRouting, save_token_page
 from vmoe.train.checkpoint import read_checkpoint
 
+from .subject import run_of
+
 LARGEST_TEXT = 20_000  # tokens: a page with more is slow to open
 BATCH = 4  # windows of a forward
 
@@ -41,8 +43,7 @@ def run(options: argparse.Namespace) -> None:
     inspect = INSPECTORS.get(config.task)
     if inspect is None:
         raise ConfigError(f"{path} holds a model of {config.task}; allowed: one of {', '.join(INSPECTORS)}")
-    run_folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    page = Path(options.output) if options.output else run_folder / "inspect" / f"{path.stem}.html"
+    page = Path(options.output) if options.output else run_of(path) / "inspect" / f"{path.stem}.html"
     print(inspect(Inspected(path, stored, config, page), options))
 
 
@@ -68,7 +69,6 @@ def inspect_text(inspected: Inspected, options: argparse.Namespace) -> Path:
         "tokens": f"{len(tokens):,} ({tokenizer.kind})",
     }
     routing = route_text(model, tokenizer, tokens, stored["data"]["block_size"], f"{config.output.name}: tokens", facts)
-    page.parent.mkdir(parents=True, exist_ok=True)
     return save_token_page(routing, page)
 
 

@@ -49,10 +49,14 @@ def prepare(path: Path, options: argparse.Namespace) -> Prepared:
     return Prepared(path, stored, config, Path(options.output) if options.output else folder)
 
 
+def run_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint lies in, or the folder beside it where it lies elsewhere."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def default_folder(checkpoint: Path, config: RunConfig, *, swept: bool) -> Path:
     """RUN/eval/CHECKPOINT-DATA, or -DATA-theta, for RUN/checkpoints/CHECKPOINT.pt, else beside the checkpoint."""
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    return run / "eval" / f"{checkpoint.stem}-{Path(config.data.val).stem}{'-theta' if swept else ''}"
+    return run_of(checkpoint) / "eval" / f"{checkpoint.stem}-{Path(config.data.val).stem}{'-theta' if swept else ''}"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,12 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         yield
 
 
+def check_free(target: Path, *, overwrite: bool) -> None:
+    """Raise `DataError` where the target or its sidecar is there and not to be overwritten."""
+    if not overwrite and (target.exists() or sidecar_path(target).exists()):
+        raise DataError(f"'{target}' or its sidecar exists; remove both, or ask for them to be overwritten")
+
+
 @contextmanager
 def temporaries(target: Path) -> Iterator[tuple[Path, Path]]:
     """Names beside the target for it and its sidecar; the files get theirs at the end, or vanish with an error."""

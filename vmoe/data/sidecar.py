@@ -68,3 +68,19 @@ def digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_sidecar(path: Path, sidecar: Model | None) -> Model:
+    """The sidecar of a file that is to be compared with it. Raises `DataError` where it has none."""
+    if sidecar is None:
+        raise DataError(f"'{path}' has no sidecar '{sidecar_path(path).name}' to be compared with")
+    return sidecar
+
+
+def check_digest(path: Path, sha256: str) -> None:
+    """Compare every byte of a file with its sidecar's digest. Raises `DataError` where they differ."""
+    found = digest(path)
+    if found != sha256:
+        raise DataError(
+            f"'{path}' has the SHA-256 {found}, its sidecar {sha256}: the file is damaged; copy or write it again"
+        )

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from .errors import DataError, missing_package
-from .files import temporaries
+from .files import check_free, temporaries
 from .images import scan_classes
-from .sidecar import Encoding, Sidecar, digest, read_sidecar, sidecar_path
+from .sidecar import Encoding, Sidecar, check_digest, digest, read_sidecar, require_sidecar
 from .sources import FolderSource, Source, stored_shape
 
 _LARGEST_SIDE = 65535  # pixels: the format has 16 bits for it
@@ -63,8 +63,7 @@ def write_beton(
     target = Path(target)
     if target.suffix != ".beton":
         raise DataError(f"the target is '{target}'; allowed: a name that ends in .beton")
-    if not overwrite and (target.exists() or sidecar_path(target).exists()):
-        raise DataError(f"'{target}' or its sidecar exists; remove both, or ask for them to be overwritten")
+    check_free(target, overwrite=overwrite)
     encoding = _encoding(mode, max_resolution, quality, compress_probability)
     ignored = 0
     if isinstance(source, str | Path):
@@ -104,15 +103,8 @@ def verify_beton(path: Path | str) -> Sidecar:
     except ImportError as error:
         raise missing_package(f"'{path}' is to be verified", error) from error
     open_beton(path, "the file")
-    sidecar = read_sidecar(path)
-    if sidecar is None:
-        raise DataError(f"'{path}' has no sidecar '{sidecar_path(path).name}' to be compared with")
-    found = digest(path)
-    if found != sidecar.sha256:
-        raise DataError(
-            f"'{path}' has the SHA-256 {found}, its sidecar {sidecar.sha256}: the file is damaged;"
-            " copy or write it again"
-        )
+    sidecar = require_sidecar(path, read_sidecar(path))
+    check_digest(path, sidecar.sha256)
     return sidecar
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import DataError, missing
-from ..files import temporaries
-from ..sidecar import digest, sidecar_path
+from ..files import check_free, temporaries
+from ..sidecar import check_digest, require_sidecar
 from .documents import HUB, FilePart, Part, RowPart, find_files, open_rows
 from .encode import Encoder
 from .file import TOKENS, open_tokens
@@ -93,16 +93,9 @@ def verify_tokens(path: Path | str) -> TokenSidecar:
     path = Path(path)
     if not path.exists():
         raise missing("the file", path, "a token file, which `vmoe tokens` writes")
-    sidecar = read_token_sidecar(path)
-    if sidecar is None:
-        raise DataError(f"'{path}' has no sidecar '{sidecar_path(path).name}' to be compared with")
+    sidecar = require_sidecar(path, read_token_sidecar(path))
     open_tokens(path, "the file")
-    found = digest(path)
-    if found != sidecar.sha256:
-        raise DataError(
-            f"'{path}' has the SHA-256 {found}, its sidecar {sidecar.sha256}: the file is damaged;"
-            " copy or write it again"
-        )
+    check_digest(path, sidecar.sha256)
     return sidecar
 
 
@@ -110,8 +103,7 @@ def _check_targets(targets: list[Path], val_share: float, overwrite: bool) -> No
     for path in targets:
         if path.suffix != TOKENS:
             raise DataError(f"the target is '{path}'; allowed: a name that ends in {TOKENS}")
-        if not overwrite and (path.exists() or sidecar_path(path).exists()):
-            raise DataError(f"'{path}' or its sidecar exists; remove both, or ask for them to be overwritten")
+        check_free(path, overwrite=overwrite)
     if len({path.resolve() for path in targets}) < len(targets):
         raise DataError(f"the target and val are both '{targets[0]}'; allowed: two files")
     if not 0 < val_share < 1:
