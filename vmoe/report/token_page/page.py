@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
-from .palette import EIGHT, LEVELS, css_of
+from vmoe.report.page import (
+    EIGHT,
+    LEVELS,
+    THEMES,
+    Part,
+    as_a_label,
+    as_it_reads,
+    css_of,
+    document,
+    embedded,
+    escape,
+    facts_list,
+)
+
 from .routing import TokenRouting
 from .summary import LayerSummary, summarise
-from .visible import as_a_label, as_it_reads
 
 LEAST_NUMBERED = 0.05  # narrower parts of a bar have no room for a number
 
@@ -27,31 +34,20 @@ def save_token_page(routing: TokenRouting, path: Path) -> Path:
 
 def token_page(routing: TokenRouting) -> str:
     """The HTML. Whatever pieces, names and facts hold stays text; no script and no style applies but the page's own."""
+    colors = css_of(routing.num_experts)
+    return document(routing.title, [Part.from_assets(__package__, "token_page", _body(routing), style=colors)])
+
+
+def _body(routing: TokenRouting) -> str:
     summaries = [summarise(layer, routing.pieces, routing.num_experts) for layer in routing.layers]
-    style, script = f"\n{_asset('page.css')}{css_of(routing.num_experts)}\n", f"\n{_asset('page.js')}"
-    policy = (
-        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
     numbered = routing.num_experts > len(EIGHT)  # more colours than eyes can keep apart
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>{_escape(routing.title)}</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
-<h1>{_escape(routing.title)}</h1>
-<dl class="facts">{_facts(routing)}</dl>
+    return f"""<header>
+<h1>{escape(routing.title)}</h1>
+{facts_list(routing.facts)}
 </header>
 {_controls(routing, numbered)}
 <main>
-<p id="status" aria-live="polite">Layer 1 of {len(routing.layers)}: {_escape(routing.layers[0].name)}; \
+<p id="status" aria-live="polite">Layer 1 of {len(routing.layers)}: {escape(routing.layers[0].name)}; \
 coloured by strongest expert</p>
 <div id="text"{' class="numbered"' if numbered else ""} role="group" aria-label="The text, token by token" \
 dir="auto">{_text(routing)}</div>
@@ -72,7 +68,7 @@ dir="auto">{_text(routing)}</div>
 </section>
 </aside>
 </main>
-<section id="experts" data-needs-script hidden>
+<section id="experts" class="wide" data-needs-script hidden>
 <h2>What each expert serves most often in this layer</h2>
 <p class="note">Of each token: how many of its occurrences in this text the expert serves.</p>
 <ol class="cards" id="cards"></ol>
@@ -80,41 +76,19 @@ dir="auto">{_text(routing)}</div>
 <footer data-needs-script hidden>← → previous and next layer. In the text: ← → Home End tokens, ↑ ↓ layers. \
 Esc: all experts.</footer>
 <div id="tip" role="status" hidden></div>
-<script type="application/json" id="data">{_data(routing, summaries)}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _source(content: str) -> str:
-    """What allows an inline style or script of exactly this content (Content Security Policy, level 2)."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-def _escape(text: str) -> str:
-    return html.escape(as_it_reads(text))
-
-
-def _facts(routing: TokenRouting) -> str:
-    return "".join(f"<dt>{_escape(key)}</dt><dd>{_escape(value)}</dd>" for key, value in routing.facts.items())
+{_data(routing, summaries)}"""
 
 
 def _controls(routing: TokenRouting, numbered: bool) -> str:
-    layers = "".join(f'<option value="{i}">{_escape(layer.name)}</option>' for i, layer in enumerate(routing.layers))
-    return f"""<div id="controls" data-needs-script hidden><div>
+    layers = "".join(f'<option value="{i}">{escape(layer.name)}</option>' for i, layer in enumerate(routing.layers))
+    return f"""<div class="controls" data-needs-script hidden><div>
 <label><span class="word">Colour</span> <select id="mode"><option value="expert">strongest expert</option>\
 <option value="count">number of experts</option><option value="loss">loss</option></select></label>
 <label><input type="checkbox" id="numbers"{" checked" if numbered else ""}> numbers</label>
 <span class="layers"><label><span class="word">Layer</span> <select id="layer">{layers}</select></label>
 <button type="button" id="previous" aria-label="Previous layer">←</button>\
 <button type="button" id="next" aria-label="Next layer">→</button></span>
-<label><span class="word">Theme</span> <select id="theme"><option value="">system</option>\
-<option value="light">light</option><option value="dark">dark</option></select></label>
+{THEMES}
 </div></div>"""
 
 
@@ -123,7 +97,7 @@ def _text(routing: TokenRouting) -> str:
     for piece, experts in zip(routing.pieces, routing.layers[0].experts, strict=True):
         newline = " nl" if "\n" in piece and piece.isspace() else ""
         color = f"e{experts[0]}" if experts else "none"
-        spans.append(f'<span class="t{newline} {color}">{_escape(piece)}</span>')
+        spans.append(f'<span class="t{newline} {color}">{escape(piece)}</span>')
     return "".join(spans)
 
 
@@ -158,13 +132,13 @@ def _loads(routing: TokenRouting, summaries: Sequence[LayerSummary]) -> str:
             start += share
         rows.append(
             f'<li><button type="button" class="load" data-layer="{index}" aria-pressed="{str(index == 0).lower()}">'
-            f'{_escape(layer.name)}<svg aria-hidden="true">{"".join(parts)}</svg></button></li>'
+            f'{escape(layer.name)}<svg aria-hidden="true">{"".join(parts)}</svg></button></li>'
         )
     return "".join(rows)
 
 
 def _data(routing: TokenRouting, summaries: Sequence[LayerSummary]) -> str:
-    """As JSON that holds no character which HTML or JavaScript could take for an end. Reals have four digits."""
+    """For the script. Reals have four digits."""
     content = {
         "levels": LEVELS,
         "pieces": routing.pieces,
@@ -183,8 +157,7 @@ def _data(routing: TokenRouting, summaries: Sequence[LayerSummary]) -> str:
             for layer, summary in zip(routing.layers, summaries, strict=True)
         ],
     }
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+    return embedded("data", content)
 
 
 def _short(value: float) -> float:

@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
@@ -200,9 +199,6 @@
   byId("layer").addEventListener("change", (event) => choose({ layer: Number(event.target.value) }));
   byId("previous").addEventListener("click", () => choose({ layer: state.layer - 1 }));
   byId("next").addEventListener("click", () => choose({ layer: state.layer + 1 }));
-  byId("theme").addEventListener("change", (event) => {
-    document.documentElement.dataset.theme = event.target.value;
-  });
   byId("numbers").addEventListener("change", (event) => text.classList.toggle("numbered", event.target.checked));
   byId("keys").addEventListener("click", (event) => {
     const key = event.target.closest("button");
@@ -219,8 +215,5 @@
     span.tabIndex = token ? -1 : 0;
   });
   text.classList.add("ready");
-  document.querySelectorAll("[data-needs-script]").forEach((part) => {
-    part.hidden = false;
-  });
   update(true);
 })();
