@@ -1,6 +1,8 @@
 """Every figure against its definition, written out in plain Python."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from small_moe import build
 from torch import nn
 
-from vmoe.moe import MoESpec, Random, Routing, RoutingStats, mean_figures
+from vmoe.moe import LoadStats, MoESpec, Random, Routing, RoutingStats, mean_figures
 from vmoe.moe.routing import route_slots
 
 settings.register_profile("stats", max_examples=40, deadline=None)
@@ -155,21 +157,111 @@ def test_the_same_tokens_give_the_same_figures_in_any_batches_and_order(sizes, s
     assert figures(*parts[::-1]) == expected
 
 
+class TwoProcesses:
+    """Two threads in the place of two processes: what each hands to `all_reduce` is exchanged."""
+
+    def __init__(self, monkeypatch):
+        self.given, self.barrier = {}, threading.Barrier(2, timeout=20)
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "all_reduce", self.all_reduce)
+
+    def all_reduce(self, tensor, op=torch.distributed.ReduceOp.SUM):
+        self.given[threading.get_ident()] = tensor.clone()
+        self.barrier.wait()
+        first, second = self.given.values()
+        assert first.shape == second.shape
+        together = torch.maximum(first, second) if op == torch.distributed.ReduceOp.MAX else first + second
+        self.barrier.wait()
+        tensor.copy_(together)
+
+    def run(self, *calls):
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(call) for call in calls]:
+                done.result()
+
+
+@pytest.mark.parametrize("positions", [False, True])
 @pytest.mark.parametrize("sequences_here", [0, 1, 3])
-def test_processes_change_nothing(monkeypatch, sequences_here):
-    """all_reduce adds what the other process has counted; one of them may have counted nothing."""
+def test_processes_change_nothing(monkeypatch, sequences_here, positions):
+    """Both have the figures of all; one of them may have counted nothing."""
     whole, labels, model = random_routing(3, 4, 5, seed=0), torch.tensor([0, 2, 2]), host(5)
-    here, there = RoutingStats(model, NUM_LABELS), RoutingStats(model, NUM_LABELS)
+    here, there, alone = (RoutingStats(model, NUM_LABELS, positions=positions) for _ in range(3))
+    alone.update({"0": whole}, labels)
     for stats, sequences in (here, slice(0, sequences_here)), (there, slice(sequences_here, 3)):
         if count := len(labels[sequences]):
             rows = slice(sequences.start * 4, sequences.stop * 4)
             stats.update({"0": routing(whole.active[rows], whole.weights[rows], count)}, labels[sequences])
-    others = iter(there.layers["0"].tensors())
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda counts: counts.add_(next(others)))
-    here.all_reduce()
-    assert here.figures()["0"] == figures((whole, labels.tolist()))
-    assert next(others, None) is None
+    TwoProcesses(monkeypatch).run(here.all_reduce, there.all_reduce)
+    for stats in (here, there):
+        assert stats.figures() == alone.figures()
+        for name, expected in alone.layers["0"].tensors().items():
+            assert torch.equal(stats.layers["0"].tensors()[name], expected), name
+
+
+def test_loads_of_processes_add_up(monkeypatch):
+    model, stats = host(5, layers=2), []
+    for seed in (0, 1):
+        one = LoadStats(model)
+        one.update({name: random_routing(2, 3, 5, seed + 10 * int(name)) for name in "01"})
+        stats.append(one)
+    counted = [[one.layers[name].pairs.clone() for one in stats] for name in "01"]
+    TwoProcesses(monkeypatch).run(*(one.all_reduce for one in stats))
+    for one in stats:
+        for name in "01":
+            assert torch.equal(one.layers[name].pairs, sum(counted[int(name)]))
+            assert int(one.layers[name].tokens) == 12
+
+
+@settings(settings.get_profile("stats"))
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**31))
+def test_loads_are_those_of_all_statistics(forwards, batch, num_experts, seed):
+    """In any number of forwards; and after `clear`, of what came since."""
+    model = host(num_experts)
+    light, full = LoadStats(model), RoutingStats(model)
+    light.update({"0": random_routing(2, 3, num_experts, seed)})
+    light.clear()
+    for number in range(forwards):
+        one = {"0": random_routing(batch, 3, num_experts, seed + number)}
+        light.update(one)
+        full.update(one)
+    found, expected = light.figures()["0"], full.figures()["0"]
+    assert vars(found) == {name: getattr(expected, name) for name in vars(found)}
+
+
+@settings(settings.get_profile("stats"))
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 2**31))
+def test_every_position_is_counted(lengths, seed):
+    """By the definition, over sequences of several lengths and tokens of which only some count."""
+    num_experts, batch = 3, 2
+    generator = torch.Generator().manual_seed(seed)
+    stats = RoutingStats(host(num_experts), positions=True)
+    pairs = [[0] * num_experts for _ in range(max(lengths))]
+    tokens = [0] * max(lengths)
+    for number, length in enumerate(lengths):
+        one = random_routing(batch, length, num_experts, seed + number)
+        counted = torch.rand(batch * length, generator=generator) < 0.7
+        stats.update({"0": one}, counted=counted)
+        for token in range(batch * length):
+            if counted[token]:
+                tokens[token % length] += 1
+                for expert in range(num_experts):
+                    pairs[token % length][expert] += int(one.active[token, expert])
+    assert stats.layers["0"].pairs_by_position.tolist() == pairs
+    assert stats.layers["0"].tokens_by_position.tolist() == tokens
+    assert stats.layers["0"].positions == torch.Size([max(lengths)])
+
+
+def test_positions_of_rows_and_columns():
+    """(B, H, W) tokens: row by row; another shape is refused, since its positions would be others."""
+    active = torch.eye(6, dtype=torch.bool).repeat(2, 1)
+    grid = Routing(active, active.float(), active.float(), None, torch.Size([2, 2, 3]))
+    stats = RoutingStats(host(6), positions=True)
+    stats.update({"0": grid})
+    assert stats.layers["0"].pairs_by_position.tolist() == (2 * torch.eye(6, dtype=torch.int64)).tolist()
+    assert stats.layers["0"].positions == torch.Size([2, 3])
+    turned = Routing(active, active.float(), active.float(), None, torch.Size([2, 3, 2]))
+    with pytest.raises(ValueError, match=r"sequences have shape \(3, 2\) after \(2, 3\); allowed: one shape"):
+        stats.update({"0": turned})
 
 
 @pytest.mark.parametrize(("num_experts", "k"), [(2, 1), (8, 1), (8, 2), (8, 8), (5, 3)])

@@ -6,6 +6,7 @@ x → gate → `Routing` → dispatch → experts → y, in `MoE`; losses and co
 from .balance import Balance, balance_for
 from .build import HostMlp, build_dense, build_moe
 from .experts import Experts, GluExperts, LowRankGluExperts, MlpExperts
+from .figures import LoadFigures, RoutingFigures, mean_figures
 from .gates import Gate
 from .layer import DenseExperts, MoE, moe_layers
 from .losses import relu_loss, routing_free_loss, switch_loss, z_loss
@@ -30,7 +31,7 @@ from .spec import (
     Soft,
     TopK,
 )
-from .stats import RoutingFigures, RoutingStats, mean_figures
+from .stats import LoadStats, RoutingStats
 from .threshold import at_threshold
 from .upcycle import DenseMlp
 
@@ -49,6 +50,8 @@ __all__ = [
     "Glu",
     "GluExperts",
     "HostMlp",
+    "LoadFigures",
+    "LoadStats",
     "LowRankGlu",
     "LowRankGluExperts",
     "Mlp",
