@@ -31,7 +31,9 @@ class Task:
     item: what the model computes on, with its article. quality: how good it is, the best known first. flops: of the
     forward of one item. speed, further: what is in tables, and what is not. figures: columns of the routing that other
     tasks do not show. axis: the first quality where it is plotted; least_span: how much of it an axis shows at least,
-    so that noise does not look like a slope. note: below tables.
+    so that noise does not look like a slope. note: below tables. units, evaluated: what an evaluation goes over, and the
+    key of how many of them. label, labels: by what experts are told apart, one and many. label_map: whether these are so
+    few that a map of all is readable. maps: whether its runs hold images with their routing.
     """
 
     name: str
@@ -44,6 +46,12 @@ class Task:
     axis: str
     least_span: float
     note: str
+    units: str
+    evaluated: str
+    label: str
+    labels: str
+    label_map: bool
+    maps: bool
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -66,6 +74,12 @@ IMAGES = Task(
     axis="top-1 (%)",
     least_span=1.0,
     note="",
+    units="images",
+    evaluated="eval_samples",
+    label="class",
+    labels="classes",
+    label_map=True,
+    maps=True,
 )
 TEXT = Task(
     name="text",
@@ -85,6 +99,12 @@ TEXT = Task(
     axis="validation perplexity (lower is better)",
     least_span=0.5,
     note="Perplexity: per token, lower is better; between different tokenizers compare bits/byte.",
+    units="tokens",
+    evaluated="eval_tokens",
+    label="token",
+    labels="tokens",
+    label_map=False,
+    maps=False,
 )
 TASKS = {task.name: task for task in (IMAGES, TEXT)}
 
