@@ -226,7 +226,7 @@ def test_without_a_forward_nothing_moves():
     balance = controller()
     balance.step()
     assert float(balance.coefficient) == 1e-10
-    assert balance.figures()["density"].isnan()
+    assert balance.density.isnan()
 
 
 def test_density_of_no_active_pair_moves_down():
@@ -238,7 +238,7 @@ def test_layers_count_by_their_pairs():
     routings = {"a": with_density(3, 4)["layer"], "b": with_density(0, 12)["layer"]}
     balance = controller()
     assert trace(balance, [[routings]]) == exactly([1e-10 / 1.02])
-    assert float(balance.figures()["density"]) == 3 / 16
+    assert float(balance.density) == 3 / 16
 
 
 def random_steps(count=30):

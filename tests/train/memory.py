@@ -52,6 +52,10 @@ class MemoryLoader:
         full, rest = divmod(len(self.labels), self.batch_size)
         return full if self.shuffle else full + bool(rest)
 
+    def sample(self, count):
+        chosen = slice(0, None, -(-len(self.labels) // count))
+        return MemoryLoader(self.images[chosen], self.labels[chosen], self.batch_size, shuffle=False)
+
     def epoch(self, number, first=0):
         order = np.arange(len(self.labels))
         if self.shuffle:

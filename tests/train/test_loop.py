@@ -89,7 +89,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):
         images, labels = parts.train_loader.images[:8], parts.train_loader.labels[:8]
         for chunk in range(accumulate):
             part = slice(chunk * 8 // accumulate, (chunk + 1) * 8 // accumulate)
-            micro_step(state, parts, state.model, (images[part], labels[part]), Meter(parts))
+            micro_step(state, parts, state.model, (images[part], labels[part]), Meter(parts, state.model))
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in state.model.parameters()]))
     for other in gradients[1:]:
         assert (other - gradients[0]).norm() < 1e-5 * gradients[0].norm()
@@ -98,7 +98,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):
 def test_clipping_bounds_the_gradient_norm(tmp_path):
     state, parts = tiny_run(tiny_config("optimizer.clip_grad=0.01", "optimizer.kind=sgd"), tmp_path)
     loader = parts.train_loader
-    micro_step(state, parts, state.model, (loader.images[:8], loader.labels[:8]), Meter(parts))
+    micro_step(state, parts, state.model, (loader.images[:8], loader.labels[:8]), Meter(parts, state.model))
     norms = []
     state.optimizer.register_step_pre_hook(
         lambda optimizer, *_: norms.append(

@@ -140,7 +140,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):
         )
         batches = parts.train_loader.epoch(0)
         for _ in range(accumulate):
-            micro_step(state, parts, state.model, next(batches), Meter(parts))
+            micro_step(state, parts, state.model, next(batches), Meter(parts, state.model))
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in state.model.parameters()]))
     assert (gradients[1] - gradients[0]).norm() < 1e-5 * gradients[0].norm()
 

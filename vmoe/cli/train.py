@@ -11,14 +11,17 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from vmoe.config import ConfigError, RunConfig, dump_config, load_config
-from vmoe.moe import balance_for
+from vmoe.moe import balance_for, moe_layers
 from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes, barrier, start_processes
+from vmoe.train.loaders import Loader
 from vmoe.train.loop import fit
 from vmoe.train.optim import build_optimizer, build_schedule
+from vmoe.train.probe import Probe
 from vmoe.train.result import describe_result, headline
 from vmoe.train.runfolder import RunFolder
+from vmoe.train.sinks import check_sinks, open_sinks
 from vmoe.train.state import Parts, TrainState
 from vmoe.train.utilisation import model_flops_utilisation
 
@@ -29,7 +32,10 @@ from .tasks import Data, Start, assembly_of
 from .weights import start_of
 
 # What a resumed run may change: where it is kept, how long the trial is, how it looks at itself.
-MAY_DIFFER = ("output", "schedule.max_steps", "data.workers", "data.timeout", "train.resume", "train.log_every")
+MAY_DIFFER = (
+    *("output", "schedule.max_steps", "data.workers", "data.timeout", "train.resume"),
+    *("train.log_every", "train.routing_every", "train.tensorboard", "train.wandb"),
+)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -71,7 +77,9 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
         state.load(checkpoint)
     barrier()  # every process has looked at the folder before the first one writes to it
     folder.start(dump_config(config), processes, step=state.step, evaluated=state.evaluated)
-    evaluation = fit(state, parts)
+    sinks = open_sinks(config, config.output, step=state.step) if processes.first else []
+    with folder.logging_to(sinks):
+        evaluation = fit(state, parts)
     result = describe_result(
         evaluation,
         parts.cost,
@@ -100,6 +108,7 @@ def build_on(
     data: Data, config: RunConfig, processes: Processes, folder: RunFolder, start: Start | None = None
 ) -> tuple[TrainState, Parts]:
     """`build` for data that are open."""
+    check_sinks(config)
     assembly = assembly_of(config)
     torch.manual_seed(config.seed)
     model = assembly.build_model(data.entry, start).to(processes.device)
@@ -118,9 +127,18 @@ def build_on(
         schedule=build_schedule(optimizer, config.schedule, len(data.train) // config.train.accumulate),
         cost=cost,
         folder=folder,
+        probe=read_probe(data.val, model, config, processes),
         identity=assembly.describe_model(data.entry),
     )
     return state, parts
+
+
+def read_probe(loader: Loader, model: nn.Module, config: RunConfig, processes: Processes) -> Probe | None:
+    """The sample whose routing is looked at, read on the first process if the model routes."""
+    count = config.train.probe_samples
+    if not count or not processes.first or not any(moe_layers(model)):
+        return None
+    return Probe.read(loader, count, config.data.eval_batch_size)
 
 
 def build_ema(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:

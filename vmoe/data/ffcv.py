@@ -74,12 +74,10 @@ class FFCVLoader(OrderedLoader):
         training: bool,
         workers: int,
     ) -> None:
-        super().__init__(classes, order)
+        super().__init__(file, classes, order, data, training=training, workers=workers)
         self.file = file
         self.image_size = data.image_size
         self.timeout = data.timeout
-        self._data = data
-        self._training = training
         workers = min(workers, numba.config.NUMBA_NUM_THREADS)
         torch_threads = torch.get_num_threads()
         try:

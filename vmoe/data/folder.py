@@ -41,7 +41,7 @@ class FolderLoader(OrderedLoader):
         training: bool,
         workers: int,
     ) -> None:
-        super().__init__(classes, order)
+        super().__init__(folders, classes, order, data, training=training, workers=workers)
         self._path = folders.path
         self._timeout = data.timeout
         self._reading = _Reading(order)

@@ -68,6 +68,11 @@ class Loader(Protocol):
         Raises `TimeoutError` when no batch came within data.timeout, and `DataError` when an image cannot be read.
         """
 
+    def sample(self, count: int) -> Loader:
+        """A loader of so many images at most, evenly spaced over the data set, as evaluation sees them; this process
+        reads them all, whatever its share.
+        """
+
 
 class Loaders(NamedTuple):
     train: Loader

@@ -97,6 +97,34 @@ class EvaluationOrder:
         return np.zeros(len(indices), np.uint64)
 
 
+@dataclass(frozen=True)
+class SampleOrder:
+    """Some images, evenly spaced over all, each once; the process that asks reads all of them."""
+
+    images: int
+    count: int
+    batch_size: int
+
+    @property
+    def samples(self) -> int:
+        return min(self.count, self.images)
+
+    @property
+    def batches(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def indices(self, epoch: int) -> Indices:
+        return evenly_spaced(self.samples, self.images)
+
+    def keys(self, epoch: int, indices: Indices) -> Keys:
+        return np.zeros(len(indices), np.uint64)
+
+
+def evenly_spaced(count: int, among: int) -> Indices:
+    """`count` of the numbers from 0 to `among` - 1, at equal distances, beginning with 0."""
+    return np.arange(count, dtype=np.int64) * among // max(count, 1)
+
+
 def batches_of(order: Order, epoch: int, first: int = 0) -> Iterator[tuple[Indices, Keys]]:
     """The images (B,) of each batch from batch `first` on, and their random numbers (B,)."""
     indices = order.indices(epoch)

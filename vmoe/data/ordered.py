@@ -1,16 +1,41 @@
-"""What both loaders have in common: classes, and an order that says how much an epoch covers."""
+"""What both loaders have in common: a data set, and an order that says what of it an epoch covers."""
 
 from __future__ import annotations
 
-from .order import Order
+from typing import Any, Self
+
+from vmoe.config.schema import ImageDataConfig
+
+from .order import Order, SampleOrder
 
 
 class OrderedLoader:
-    """The counts of a `Loader`, from its order."""
+    """The counts of a `Loader`, from its order, and its `sample`.
 
-    def __init__(self, classes: tuple[str, ...], order: Order) -> None:
+    source: where the images lie.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        classes: tuple[str, ...],
+        order: Order,
+        data: ImageDataConfig,
+        *,
+        training: bool,
+        workers: int,
+    ) -> None:
+        self.source = source
         self.classes = classes
         self._order = order
+        self._data = data
+        self._training = training
+        self._workers = workers
+
+    def sample(self, count: int) -> Self:
+        """See `Loader.sample`."""
+        order = SampleOrder(len(self.source.labels), count, self._order.batch_size)
+        return type(self)(self.source, self.classes, order, self._data, training=False, workers=self._workers)
 
     @property
     def samples(self) -> int:

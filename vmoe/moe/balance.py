@@ -138,7 +138,7 @@ class AdaptiveBalance(Balance):
         self.all_pairs.zero_()
 
     def figures(self) -> dict[str, Tensor]:
-        return {"density": self.density, "balance_coefficient": self.coefficient}
+        return {"balance_coefficient": self.coefficient}
 
 
 class RoutingFreeBalance(AdaptiveBalance):

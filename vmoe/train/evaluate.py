@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -21,13 +21,17 @@ from .task import Scores, Task
 
 @dataclass(frozen=True)
 class Evaluation:
-    """units_per_second: over all processes, loading included. routing: figures of each MoE layer, by its name; none
-    where they were not asked for.
+    """units_per_second: over all processes, loading included. stats: counts of the routing over all processes, and
+    routing: their figures of each MoE layer, by its name; None and empty where they were not asked for.
+    changed: share of the probe's tokens whose experts are others than in the evaluation before, by layer; empty where
+    there was none before.
     """
 
     scores: Scores
     units_per_second: float
+    stats: RoutingStats | None
     routing: dict[str, RoutingFigures]
+    changed: Mapping[str, float] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -48,7 +52,7 @@ def evaluate(
     """
     device = processes.device
     scorer = task.scorer()
-    stats = RoutingStats(model, num_labels=task.num_labels) if routing else None
+    stats = RoutingStats(model, num_labels=task.num_labels, positions=True) if routing else None
     recording: AbstractContextManager[Mapping[str, Routing]] = record(model) if routing else nullcontext({})
     start = time.perf_counter()
     with (
@@ -75,4 +79,4 @@ def evaluate(
     if scores.units != loader.units:
         raise RuntimeError(f"evaluation counted {scores.units} {task.UNIT}s of a data set of {loader.units}")
     seconds = time.perf_counter() - start
-    return Evaluation(scores, scores.units / seconds, {} if stats is None else stats.figures())
+    return Evaluation(scores, scores.units / seconds, stats, {} if stats is None else stats.figures())

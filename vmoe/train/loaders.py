@@ -23,3 +23,8 @@ class Loader(Protocol):
 
     def epoch(self, number: int, first: int = 0) -> Generator[Batch]:
         """The batches of epoch `number` from batch `first` on, which depend on the number and the seed alone."""
+
+    def sample(self, count: int) -> Loader:
+        """A loader of so many samples at most, evenly spaced over the data set, as evaluation sees them; all of them
+        on this process, and the same ones whatever its share is.
+        """

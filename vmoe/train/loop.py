@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,9 @@ from vmoe.moe import mean_figures, record
 from .checkpoint import save_checkpoint
 from .evaluate import Evaluation, evaluate
 from .loaders import Batch
-from .meter import Meter, log_training
+from .meter import Meter, describe_routing, describe_served, log_training
 from .precision import autocast
+from .probe import Probe, changed_tokens
 from .progress import Progress
 from .state import Parts, TrainState
 
@@ -56,7 +59,7 @@ def train_until(stop: int, state: TrainState, parts: Parts, network: nn.Module) 
     epochs = -(-parts.last_step // parts.steps_per_epoch)
     units = config.data.batch_size * task.units_per_sample
     state.model.train()
-    meter = Meter(parts)
+    meter = Meter(parts, state.model)
     progress = Progress(
         f"epoch {epoch + 1}/{epochs}",
         parts.steps_per_epoch * units,
@@ -103,7 +106,7 @@ def micro_step(state: TrainState, parts: Parts, network: nn.Module, batch: Batch
         task_loss = parts.task.training_loss(network, inputs, targets)
     balance_loss = state.balance(routings)
     ((task_loss + balance_loss) / parts.config.train.accumulate).backward()
-    meter.add(task_loss, balance_loss, routings, len(batch[0]))
+    meter.add(task_loss, balance_loss, routings, samples=len(batch[0]), step=state.step)
 
 
 def update(state: TrainState, parts: Parts) -> None:
@@ -136,6 +139,8 @@ def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
     use_ema = parts.config.train.evaluate == "ema" and state.ema is not None
     model = state.ema.module if use_ema and state.ema is not None else state.model
     evaluation = evaluate(model, parts.val_loader, parts.task, parts.processes, parts.precision)
+    if parts.probe is not None:
+        evaluation = replace(evaluation, changed=compare_with_before(model, state, parts, parts.probe))
     routing = mean_figures(evaluation.routing) if evaluation.routing else None
     epoch = state.step / parts.steps_per_epoch
     entry = {
@@ -145,15 +150,27 @@ def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
         **evaluation.scores.figures,
         "train_flops": state.train_flops,
         "routing": routing,
+        "layers": describe_served(evaluation.stats.layers) if evaluation.stats is not None else {},
+        "changed": evaluation.changed,
     }
     parts.folder.log(entry)
     if parts.processes.first:
         text = f"epoch {epoch:.4g}, step {state.step}: {evaluation.scores.text}"
         text += f", loss {evaluation.scores.figures['loss']:.4f}"
         if routing:
-            text += f", routing entropy {routing['entropy']:.3f}, density {routing['density']:.3f}"
+            text += f", {describe_routing(routing)}"
+        if evaluation.changed:
+            text += f", other experts than before {fmean(evaluation.changed.values()):.1%}"
         print(text, flush=True)
     return evaluation
+
+
+def compare_with_before(model: nn.Module, state: TrainState, parts: Parts, probe: Probe) -> dict[str, float]:
+    """Route the probe; the share of its tokens whose experts are others than in the evaluation before, by layer."""
+    decisions = probe.route(model, parts.task, parts.processes.device, parts.precision)
+    changed = changed_tokens(state.probed, decisions)
+    state.probed = decisions
+    return changed
 
 
 def save(path: Path, state: TrainState, parts: Parts) -> None:

@@ -4,51 +4,70 @@ from __future__ import annotations
 
 import math
 import time
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vmoe.moe import Record
+from vmoe.moe import LoadFigures, LoadStats, Record, mean_figures
 from vmoe.moe.collective import sum_over_processes
+from vmoe.moe.counts import LoadCounts
 
 from .progress import Progress
 from .state import Parts, TrainState
 
+SHORT_NAMES = {"balance_coefficient": "λ"}  # of the log in the line for people
+
 
 class SinceLog(NamedTuple):
-    """Mean losses on this process, and units a second over all processes, since the last line."""
+    """Mean losses, units a second and what experts served since the last line, over all processes.
+
+    routing: figures of each MoE layer, by its name; empty where nothing was counted.
+    """
 
     loss: float
     balance_loss: float
     units_per_second: float
+    routing: dict[str, LoadFigures]
+    served: dict[str, dict[str, Any]]
 
 
 class Meter:
     """What the steps up to the next stop add up to. Counts stay on the device until they are asked for."""
 
-    def __init__(self, parts: Parts):
+    def __init__(self, parts: Parts, model: nn.Module):
         self.parts = parts
         device = parts.processes.device
         self.rows = {name: torch.zeros((), dtype=torch.int64, device=device) for name in parts.cost.layers}
+        self.loads = LoadStats(model) if parts.config.train.routing_every else None
         self.units = 0
         self.start = time.perf_counter()
         self.losses = torch.zeros(2, device=device)  # task and balance, since the last line
         self.batches_since_log = 0
         self.units_at_log, self.time_at_log = 0, self.start
 
-    def add(self, task_loss: Tensor, balance_loss: Tensor | float, routings: Record, samples: int) -> None:
-        """Count one micro-batch of this process."""
+    def add(
+        self, task_loss: Tensor, balance_loss: Tensor | float, routings: Record, *, samples: int, step: int
+    ) -> None:
+        """Count one micro-batch of this process. step: the number of its optimizer step, from 0."""
         self.losses[0] += task_loss.detach()
         self.losses[1] += balance_loss.detach() if isinstance(balance_loss, Tensor) else balance_loss
         self.batches_since_log += 1
         self.units += samples * self.parts.task.units_per_sample * self.parts.processes.world
         for name, routing in routings.items():
             self.rows[name] += routing.count_rows()
+        every = self.parts.config.train.routing_every
+        if self.loads is not None and every is not None and (step + 1) % every == 0:
+            self.loads.update(routings)
 
     def since_log(self, step: int) -> SinceLog:
-        """What happened since this was last asked. Raises `FloatingPointError` if a loss was not finite."""
-        task, balance = (self.losses / max(self.batches_since_log, 1)).tolist()
+        """What happened since this was last asked. Every process asks.
+
+        Raises `FloatingPointError`, on all processes, if a loss was not finite.
+        """
+        world = self.parts.processes.world
+        task, balance = (sum_over_processes(self.losses / max(self.batches_since_log, 1)) / world).tolist()
         if not math.isfinite(task + balance):
             raise FloatingPointError(
                 f"by step {step} the loss is {task}, with a balance loss of {balance}; the last checkpoint is"
@@ -60,7 +79,17 @@ class Meter:
         self.losses.zero_()
         self.batches_since_log = 0
         self.units_at_log, self.time_at_log = self.units, now
-        return SinceLog(task, balance, rate)
+        return SinceLog(task, balance, rate, *self._routing_since_log())
+
+    def _routing_since_log(self) -> tuple[dict[str, LoadFigures], dict[str, dict[str, Any]]]:
+        if self.loads is None:
+            return {}, {}
+        self.loads.all_reduce()
+        counted = {name: counts for name, counts in self.loads.layers.items() if int(counts.tokens)}
+        served = describe_served(counted)
+        figures = {name: counts.figures() for name, counts in counted.items()}
+        self.loads.clear()
+        return figures, served
 
     def close(self, state: TrainState) -> None:
         """Add what was done, over all processes, to the state: units, seconds and FLOPs.
@@ -89,6 +118,8 @@ def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progre
             "lr": rate_of_learning,
             f"{parts.task.UNIT}s_per_second": since.units_per_second,
             **balance,
+            "routing": mean_figures(since.routing) if since.routing else None,
+            "layers": since.served,
         }
     )
     figures = [
@@ -96,5 +127,28 @@ def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progre
         f"loss {since.loss:.4f}",
         f"lr {rate_of_learning:.2e}",
         f"{since.units_per_second:,.0f} {parts.task.SHORT}/s",
+        *([describe_routing(mean_figures(since.routing))] if since.routing else []),
+        *(f"{SHORT_NAMES.get(name, name)} {value:.3g}" for name, value in balance.items()),
     ]
-    progress.figures(", ".join([*figures, *(f"{name} {value:.3g}" for name, value in balance.items())]))
+    progress.figures(", ".join(figures))
+
+
+def describe_routing(mean: Mapping[str, float | None]) -> str:
+    """The figures of routing that a run is watched by, means over layers, in a few words."""
+    return (
+        f"entropy {mean['entropy']:.3f}, largest load {mean['load_max']:.1%}, dead {mean['dead']:.1%},"
+        f" density {mean['density']:.3f}"
+    )
+
+
+def describe_served(layers: Mapping[str, LoadCounts]) -> dict[str, dict[str, Any]]:
+    """What each layer's experts served, for metrics.jsonl: counts, and what they say of the layer."""
+    served = {}
+    for name, counts in layers.items():
+        figures = counts.figures()
+        served[name] = {
+            "tokens": int(counts.tokens),
+            "pairs": counts.pairs.tolist(),
+            **{key: getattr(figures, key) for key in ("entropy", "load_max", "dead", "density")},
+        }
+    return served

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from statistics import fmean
 from typing import Any
 
 from vmoe.config import RunConfig
@@ -33,7 +34,12 @@ def describe_result(
     """
     observed = len(evaluation.routing) == len(cost.layers)
     density = {name: figures.compute_density for name, figures in evaluation.routing.items()}
-    layers = [{"layer": name, **dataclasses.asdict(figures)} for name, figures in evaluation.routing.items()]
+    changed = evaluation.changed
+    layers = [
+        {"layer": name, **dataclasses.asdict(figures), "changed": changed.get(name)}
+        for name, figures in evaluation.routing.items()
+    ]
+    mean = {**mean_figures(evaluation.routing), "changed": fmean(changed.values()) if changed else None}
     return {
         "format": FORMAT,
         "task": config.task,
@@ -49,7 +55,7 @@ def describe_result(
         "train_flops": train_flops,
         f"{task.UNIT}s_per_second": units_per_second,
         "model_flops_utilisation": utilisation,
-        "routing": {"mean": mean_figures(evaluation.routing) if layers else None, "layers": layers},
+        "routing": {"mean": mean if layers else None, "layers": layers},
     }
 
 

@@ -11,6 +11,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 
 from .distributed import Processes
+from .sinks import Sink
 
 PACKAGES = ("vmoe", "torch", "torchvision", "timm", "ffcv", "numpy", "numba", "transformers", "tiktoken")
 
@@ -33,6 +36,7 @@ class RunFolder:
         self.best = path / "checkpoints" / "best.pt"
         self.metrics = path / "metrics.jsonl"
         self.result = path / "result.json"
+        self.sinks: list[Sink] = []
 
     def refuse_if_used(self) -> None:
         """Raise `ValueError` if a run has written here: its files would be lost or mixed up."""
@@ -59,10 +63,23 @@ class RunFolder:
             self.metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append a line to the metrics."""
+        """Append a line to the metrics, and hand it to the sinks."""
         if self.writes:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
+            for sink in self.sinks:
+                sink.log(entry)
+
+    @contextmanager
+    def logging_to(self, sinks: list[Sink]) -> Iterator[None]:
+        """Hand what is logged within to these sinks too, and close them at the end."""
+        self.sinks = sinks
+        try:
+            yield
+        finally:
+            self.sinks = []
+            for sink in sinks:
+                sink.close()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from .cost import Cost
 from .distributed import Processes
 from .loaders import Loader
 from .precision import choose_precision
+from .probe import Decisions, Probe
 from .runfolder import RunFolder
 from .task import Task
 
@@ -26,7 +27,7 @@ from .task import Task
 @dataclass
 class TrainState:
     """Everything that training changes. step: optimizer steps so far. evaluated: the step of the latest evaluation.
-    best: `Scores.rank` of the best one.
+    best: `Scores.rank` of the best one. probed: what the latest evaluation decided for the probe.
     """
 
     model: nn.Module
@@ -39,17 +40,23 @@ class TrainState:
     train_flops: int = 0
     train_seconds: float = 0.0
     train_units: int = 0
+    probed: Decisions = field(default_factory=dict)
 
     COUNTERS = ("step", "evaluated", "best", "train_flops", "train_seconds", "train_units")
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the weights."""
         counters = {name: getattr(self, name) for name in self.COUNTERS}
-        return {"optimizer": self.optimizer.state_dict(), "balance": self.balance.state_dict(), **counters}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "balance": self.balance.state_dict(),
+            "probed": self.probed,
+            **counters,
+        }
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Go on from a checkpoint of the same config. Raises `ValueError` for one that cannot be trained on."""
-        if missing := set(self.COUNTERS) - set(checkpoint["training"]):
+        if missing := {*self.COUNTERS, "probed"} - set(checkpoint["training"]):
             raise ValueError(
                 f"the checkpoint lacks {', '.join(sorted(missing))}: it is of an earlier version of vmoe, or made by"
                 " vmoe upcycle; allowed: model.weights, which starts a new run from it"
@@ -60,6 +67,7 @@ class TrainState:
         training = checkpoint["training"]
         self.optimizer.load_state_dict(training["optimizer"])
         self.balance.load_state_dict(training["balance"])
+        self.probed = training["probed"]
         for name in self.COUNTERS:
             setattr(self, name, training[name])
 
@@ -78,6 +86,7 @@ class TrainState:
 class Parts:
     """What a run is made of.
 
+    probe: on the first process, where there are MoE layers and a sample was asked for.
     identity: the entries of a checkpoint that say what the model is: model, data, config, evaluate.
     """
 
@@ -89,6 +98,7 @@ class Parts:
     schedule: Scheduler
     cost: Cost
     folder: RunFolder
+    probe: Probe | None
     identity: dict[str, Any]
 
     @cached_property

@@ -114,6 +114,10 @@ class TrainConfig(Section):
     ema_decay: null keeps no moving average; with one, `evaluate` says which weights are evaluated.
     log_every: optimizer steps. eval_every: epochs from one evaluation and checkpoint to the next; eval_every_steps:
     optimizer steps, in its place.
+    routing_every: optimizer steps from one whose routing is counted for the log to the next; null counts none.
+    probe_samples: of data.val, whose routing is compared from evaluation to evaluation, and shown in reports; 0 for
+    none.
+    tensorboard: log for TensorBoard too, in the run folder. wandb: the project of Weights & Biases to log to, or null.
     peak_tflops: what a device computes at most, in 10^12 FLOPs a second at the run's precision, for the utilisation
     in the log; null takes the makers' figure of common GPUs, and reports none for other devices.
     resume: ``auto`` goes on from checkpoints/last.pt where there is one; ``never`` refuses an output folder that
@@ -127,6 +131,10 @@ class TrainConfig(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     evaluate: Literal["raw", "ema"] = "raw"
     log_every: Count = 50
+    routing_every: Count | None = 1
+    probe_samples: Annotated[int, Field(ge=0)] = 256
+    tensorboard: bool = False
+    wandb: str | None = None
     eval_every: Count = 1
     eval_every_steps: Count | None = None
     peak_tflops: Positive | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from .base import Count, Probability
-from .run import DataConfig, ModelConfig, RunConfig
+from .run import DataConfig, ModelConfig, RunConfig, TrainConfig
 
 PYTHON = "python"  # in place of a path: the sources of the Python that runs vmoe (vmoe.data.tokens.python_sources)
 
@@ -51,12 +51,19 @@ class TextDataConfig(DataConfig):
         return self
 
 
+class TextTrainConfig(TrainConfig):
+    """As for every run; a sample is a sequence, so fewer of them are probed."""
+
+    probe_samples: Annotated[int, Field(ge=0)] = 16
+
+
 class TextRunConfig(RunConfig):
     """Language modelling: every token from those before it."""
 
     task: Literal["text"]
     model: Gpt2Config
     data: TextDataConfig
+    train: TextTrainConfig = TextTrainConfig()
 
     @model_validator(mode="after")
     def _causal(self) -> Self:

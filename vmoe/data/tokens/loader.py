@@ -12,7 +12,7 @@ from torch import Tensor
 from .file import TokenFile
 from .sidecar import TokenSidecar
 from .tokenizer import Description
-from .windows import Cut, Windows
+from .windows import Cut, SampleWindows, Windows
 
 IGNORE = -100
 """In place of a target that is not counted: what torch's cross_entropy ignores unless told otherwise."""
@@ -74,6 +74,10 @@ class TokenLoader:
         """
         for windows in self._cut.windows(number, first):
             yield self._read(windows)
+
+    def sample(self, count: int) -> TokenLoader:
+        """A loader of so many sequences at most, evenly spaced over the file, in one batch, all on this process."""
+        return TokenLoader(self._file, SampleWindows(len(self._file), self._cut.block_size, count))
 
     def _read(self, windows: Windows) -> tuple[Tensor, Tensor]:
         tokens = self._file.read(windows.starts, windows.length + 1)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..loader import Processes
-from ..order import EvaluationOrder, TrainingOrder, batches_of
+from ..order import EvaluationOrder, TrainingOrder, batches_of, evenly_spaced
 
 _OFFSET = 0x0FF5E7  # sets the stream of offsets apart from that of permutations
 
@@ -29,6 +29,10 @@ class Windows(NamedTuple):
 
 class Cut(Protocol):
     """A process's share of a token file."""
+
+    @property
+    def block_size(self) -> int:
+        """Inputs of a whole window."""
 
     @property
     def samples(self) -> int:
@@ -134,3 +138,37 @@ class EvaluationWindows:
     def _has_rest(self) -> bool:
         last = self.samples - 1
         return self._last_length < self.block_size and last % self.processes.world == self.processes.rank
+
+
+@dataclass(frozen=True)
+class SampleWindows:
+    """So many whole windows at most, evenly spaced over the file, in one batch; the process that asks reads all of
+    them, and every target counts. A file shorter than a window is one shorter window.
+    """
+
+    file_tokens: int
+    block_size: int
+    count: int
+
+    batches = 1
+
+    @property
+    def samples(self) -> int:
+        return min(self.count, max(1, self._targets // self.block_size))
+
+    @property
+    def tokens(self) -> int:
+        return self.samples * self._length
+
+    def windows(self, epoch: int, first: int = 0) -> Iterator[Windows]:
+        if first == 0:
+            starts = evenly_spaced(self.samples, self._targets - self._length + 1)
+            yield Windows(starts, self._length, np.zeros_like(starts))
+
+    @property
+    def _targets(self) -> int:
+        return self.file_tokens - 1
+
+    @property
+    def _length(self) -> int:
+        return min(self.block_size, self._targets)
