@@ -1,15 +1,33 @@
-"""What all plots share: figures without global state, colours, files."""
+"""What all plots share: figures without global state, colours, axes, files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from vmoe.report.page import as_it_reads
 
 COLORS = "cividis"  # even steps for the eye, with and without colour blindness
-GREY = "0.35"
-BLUE, VERMILION = "#0072B2", "#D55E00"  # of Okabe and Ito's palette: apart with and without colour blindness
+# As on a light page (page.css); `themed_svg` puts the page's own in their place.
+INK, SOFT, LINE, PAPER = "#14171c", "#4a515c", "#c9cdd4", "#ffffff"
+ON_DARK, ON_LIGHT = "#fefefe", "#010101"  # on coloured cells, which are the same on light and dark pages
+# For lines and points, light and dark: Okabe and Ito's palette, apart with and without colour blindness, and for dark
+# pages the same hues lighter. Their yellow, which white swallows, is left out.
+SERIES = (
+    *(("#0072b2", "#4fa8e0"), ("#d55e00", "#f58a3c"), ("#009e73", "#2cc59a"), ("#cc79a7", "#e6a3c8")),
+    *(("#56b4e9", "#a5daff"), ("#e69f00", "#f7c14d"), (INK, PAPER)),
+)
+BLUE, VERMILION, *_ = (light for light, _ in SERIES)
+DASHES: tuple[object, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.6, 1.4, 1.6)))
+MARKERS = "osD^vPX"
+MAX_LABEL = 40  # characters of a name
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -17,9 +35,79 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
+    """These axes, or those of a new figure of that size in inches."""
+    return new_figure(width, height).add_subplot() if ax is None else ax
+
+
 def save_png(ax: Axes, path: Path) -> Path:
     """Write the figure of these axes. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert isinstance(ax.figure, Figure)
-    ax.figure.savefig(path, format="png", dpi=150)
+    ax.figure.figure.savefig(path, format="png", dpi=150)
     return path
+
+
+def readable(label: str, longest: int = MAX_LABEL) -> str:
+    """A name in one line, which no character of it can hide, cut in its middle where it is too long."""
+    line = " ".join(as_it_reads(str(label)).split())
+    if len(line) <= longest:
+        return line
+    head = (longest - 1) // 2
+    return f"{line[:head]}…{line[len(line) - (longest - 1 - head) :]}"
+
+
+def dress(ax: Axes, *, title: str, xlabel: str = "", ylabel: str = "", grid: bool = False) -> None:
+    """Title, labels and the look of all axes: no frame, no tick marks, colours that `themed_svg` knows."""
+    ax.set_title(as_it_reads(title), fontsize=11, color=INK, parse_math=False)
+    ax.set_xlabel(as_it_reads(xlabel), color=INK, parse_math=False)
+    ax.set_ylabel(as_it_reads(ylabel), color=INK, parse_math=False)
+    ax.tick_params(which="both", length=0, colors=INK)
+    ax.spines[:].set_visible(False)
+    ax.patch.set_visible(False)
+    if grid:
+        ax.grid(color=LINE, linewidth=0.6)
+        ax.set_axisbelow(True)
+
+
+def count_axis(axis: Axis, values: ArrayLike) -> None:
+    """Ticks of steps or epochs: few, and thousands as k."""
+    values = np.asarray(values, dtype=float)
+    largest = float(np.max(np.abs(values), initial=0, where=np.isfinite(values)))
+    axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=largest >= 5))
+    if largest >= 10_000:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0"))
+
+
+def log_axis(axis: Axis, values: ArrayLike) -> None:
+    """Ticks of a logarithmic axis: powers of ten, and between them 2 and 5 where the values span few."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values) & (values > 0)]
+    decades = np.log10(values.max() / values.min()) if len(values) else 0.0
+    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 2.0, 5.0), numticks=7))
+    axis.set_minor_locator(LogLocator(subs=()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+
+
+def _power(value: float) -> str:
+    exponent = round(np.log10(value)) if value > 0 else 0
+    if -3 <= exponent <= 4 or value <= 0:
+        return f"{value:.4g}"
+    digits = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    mantissa = value / 10.0 ** np.floor(np.log10(value) + 1e-9)
+    if abs(mantissa - 1) < 1e-6:
+        return f"10{digits}"
+    return f"{value:.1g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def array_of(name: str, values: ArrayLike, axes: Sequence[str]) -> NDArray[np.float64]:
+    """As floats. Raises `ValueError` where it has other axes than these, or none of one."""
+    array = np.asarray(values, dtype=float)
+    if array.ndim != len(axes) or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}; allowed: ({', '.join(axes)}), none of them 0")
+    return array
+
+
+def check_count(name: str, values: Sequence[object] | None, count: int, what: str) -> None:
+    """Raises `ValueError` where there are others than count values; None is any number."""
+    if values is not None and len(values) != count:
+        raise ValueError(f"{name} has {len(values)} entries; allowed: {count}, {what}")
