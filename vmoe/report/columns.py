@@ -1,11 +1,12 @@
-"""What tables say of runs, a column each: accuracy, cost and routing health."""
+"""What tables say of runs, a column each: accuracy, cost and routing health. A row is a run, or one config's runs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vmoe.report.runs import Run
+from vmoe.report.samples import Sample, sample_of
 from vmoe.report.table import Column
 from vmoe.report.tasks import Measure, Task, tasks_among
 
@@ -14,6 +15,8 @@ NOTE = (
     "FLOPs: 2 per multiply-add. Routing columns: means over the MoE layers. Entropy: of the load, "
     "1 = perfectly even, ≥ the least possible at this density. Density: active token-expert pairs over all pairs."
 )
+SPREAD = "±: sample standard deviation over the seeds; where there is none, it is 0 at the digits shown."
+Samples = Sequence[Sample | None]
 
 
 def tasks_of(runs: Sequence[Run]) -> tuple[Task, ...]:
@@ -24,26 +27,35 @@ def note_of(runs: Sequence[Run]) -> str:
     return " ".join([NOTE, *(task.note for task in tasks_of(runs) if task.note)])
 
 
-def columns_of(runs: Sequence[Run]) -> dict[str, Column]:
-    """Every column a table of these runs can have, by its key in `result.json`; a cell for each run, in order.
+def columns_of(rows: Sequence[Sequence[Run]]) -> dict[str, Column]:
+    """Every column a table of these rows can have, by its key in `result.json`; a cell for each row, in order.
 
-    A run has no value under the keys of another task. Sparse columns without any value are left out.
+    Numbers are means over a row's runs, and beside its mean a column has their spread where any row has several runs. A
+    run has no value under the keys of another task. Sparse columns without any value are left out.
     """
-    means = [run.routing.mean if run.routing else None for run in runs]
+    runs = [run for row in rows for run in row]
 
-    def figures(name: str) -> list[float | None]:
-        return [None if mean is None else getattr(mean, name) for mean in means]
+    def samples(value: Callable[[Run], float | None]) -> Samples:
+        return [sample_of([value(run) for run in row]) for row in rows]
 
-    params, active = [run.params for run in runs], [run.active_params for run in runs]
+    def figures(name: str) -> Samples:
+        return samples(lambda run: None if run.routing is None else getattr(run.routing.mean, name))
+
+    def measured(key: str) -> Samples:
+        return samples(lambda run: run.measured.get(key))
+
     measures = [measure for task in tasks_of(runs) for measure in task.measures]
     sparse = {measure.key for measure in measures if measure.sparse} | {"label_information_share"}
-    digits = 3 if min(count for count in (*params, *active) if count is not None) < 1e5 else 2
+    counts = [count for run in runs for count in (run.params, run.active_params) if count is not None]
+    digits = 3 if min(counts) < 1e5 else 2
     columns = {
-        "gate": _text("gate", "gate", [run.gate for run in runs]),
-        "loss": _number("loss", "loss", [run.loss for run in runs], digits=4),
-        "params": _number("params (M)", "params", params, scale=1e6, digits=digits),
-        "active_params": _number("active params (M)", "active_params", active, scale=1e6, digits=digits),
-        "train_flops": _scaled("training {}FLOPs", "train_flops", [run.train_flops for run in runs], "GTPE"),
+        "gate": _text("gate", "gate", [row[0].gate for row in rows]),
+        "loss": _number("loss", "loss", samples(lambda run: run.loss), digits=4),
+        "params": _number("params (M)", "params", samples(lambda run: run.params), scale=1e6, digits=digits),
+        "active_params": _number(
+            "active params (M)", "active_params", samples(lambda run: run.active_params), scale=1e6, digits=digits
+        ),
+        "train_flops": _scaled("training {}FLOPs", "train_flops", samples(lambda run: run.train_flops), "GTPE"),
         "entropy": _entropy(figures("entropy"), figures("entropy_min")),
         "load_max": _number("largest load %", "load_max", figures("load_max"), scale=0.01, digits=1),
         "load_cv": _number("load CV", "load_cv", figures("load_cv")),
@@ -52,7 +64,7 @@ def columns_of(runs: Sequence[Run]) -> dict[str, Column]:
         "label_information_share": _number(
             "label information %", "label_information_share", figures("label_information_share"), scale=0.01, digits=1
         ),
-        **{measure.key: _measured(measure, [run.measured.get(measure.key) for run in runs]) for measure in measures},
+        **{measure.key: _measured(measure, measured(measure.key)) for measure in measures},
     }
     return {key: column for key, column in columns.items() if key not in sparse or set(column.cells) != {MISSING}}
 
@@ -62,15 +74,15 @@ def pick(columns: dict[str, Column], keys: Sequence[str]) -> tuple[Column, ...]:
     return tuple(columns[key] for key in keys if key in columns)
 
 
-def _entropy(entropy: Sequence[float | None], entropy_min: Sequence[float | None]) -> Column:
+def _entropy(entropy: Samples, entropy_min: Samples) -> Column:
     cells = tuple(
         MISSING if value == MISSING else f"{value} (≥ {least})"
-        for value, least in zip(_fixed(entropy, 3), _fixed(entropy_min, 2), strict=True)
+        for value, least in zip(_fixed(entropy, 3), _fixed(_means(entropy_min), 2), strict=True)
     )
-    return Column("routing entropy", cells, {"entropy": tuple(entropy), "entropy_min": tuple(entropy_min)})
+    return Column("routing entropy", cells, _values("entropy", entropy) | _values("entropy_min", entropy_min))
 
 
-def _measured(measure: Measure, values: Sequence[float | None]) -> Column:
+def _measured(measure: Measure, values: Samples) -> Column:
     if measure.prefixes:
         return _scaled(measure.header, measure.key, values, measure.prefixes)
     return _number(measure.header, measure.key, values, digits=measure.digits)
@@ -80,12 +92,12 @@ def _text(header: str, key: str, values: Sequence[str]) -> Column:
     return Column(header, tuple(values), {key: tuple(values)}, numeric=False)
 
 
-def _number(header: str, key: str, values: Sequence[float | None], scale: float = 1, digits: int = 2) -> Column:
-    return Column(header, _fixed([None if v is None else v / scale for v in values], digits), {key: tuple(values)})
+def _number(header: str, key: str, values: Samples, scale: float = 1, digits: int = 2) -> Column:
+    return Column(header, _fixed(values, digits, scale), _values(key, values))
 
 
-def _scaled(header: str, key: str, values: Sequence[float | None], prefixes: str) -> Column:
-    prefix, scale = common_prefix(values, prefixes)
+def _scaled(header: str, key: str, values: Samples, prefixes: str) -> Column:
+    prefix, scale = common_prefix([None if value is None else value.mean for value in values], prefixes)
     return _number(header.format(prefix), key, values, scale=scale)
 
 
@@ -97,5 +109,22 @@ def common_prefix(values: Sequence[float | None], prefixes: str) -> tuple[str, f
     return prefix, exponents[prefix]
 
 
-def _fixed(values: Sequence[float | None], digits: int) -> tuple[str, ...]:
-    return tuple(MISSING if v is None or math.isnan(v) else f"{v:.{digits}f}" for v in values)
+def _values(key: str, values: Samples) -> dict[str, tuple[object, ...]]:
+    """For CSV."""
+    means = tuple(None if value is None else value.mean for value in values)
+    spreads = tuple(None if value is None else value.spread for value in values)
+    return {key: means} if set(spreads) == {None} else {key: means, f"{key}_spread": spreads}
+
+
+def _means(values: Samples) -> Samples:
+    return [None if value is None else Sample(value.mean, None) for value in values]
+
+
+def _fixed(values: Samples, digits: int, scale: float = 1) -> tuple[str, ...]:
+    return tuple(MISSING if v is None or math.isnan(v.mean) else _with_spread(v, digits, scale) for v in values)
+
+
+def _with_spread(value: Sample, digits: int, scale: float) -> str:
+    """``71.50 ± 0.82``; without a spread that these digits do not show."""
+    mean, spread = (f"{number / scale:.{digits}f}" for number in (value.mean, value.spread or 0.0))
+    return mean if float(spread) == 0 else f"{mean} ± {spread}"

@@ -1,28 +1,29 @@
-"""The table that compares runs: one row a run."""
+"""The table that compares runs: a row a config, over its seeds, or a row a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from vmoe.report.columns import columns_of, note_of, pick, tasks_of
+from vmoe.report.columns import SPREAD, columns_of, note_of, pick, tasks_of
 from vmoe.report.runs import Run
+from vmoe.report.seeds import Rows, labels_of, rows_of
 from vmoe.report.table import Column, Table
 
+__all__ = ["comparison", "comparison_table", "labels_of"]
 ROUTING = ("entropy", "load_max", "load_cv", "dead", "density")
 
 
-def labels_of(runs: Sequence[Run]) -> tuple[str, ...]:
-    """What each run is called beside the others: its name, or its folder where several have that name."""
-    names = [run.name for run in runs]
-    return tuple(run.name if names.count(run.name) == 1 else str(run.folder) for run in runs)
+def comparison(runs: Iterable[Run], *, each: bool = False) -> Table:
+    """Accuracy, cost and routing health of runs, of one task or of several, side by side; seeds of one config as their
+    mean and spread, or with `each` every run by itself.
+    """
+    return comparison_table(rows_of(runs, each=each))
 
 
-def comparison(runs: Iterable[Run]) -> Table:
-    """Accuracy, cost and routing health of runs, of one task or of several, side by side."""
-    runs = list(runs)
-    if not runs:
-        raise ValueError("nothing to compare: give at least one run")
-    labels = labels_of(runs)
+def comparison_table(rows: Rows) -> Table:
+    """`comparison` of runs that are grouped."""
+    members = [row.runs for row in rows.rows]
+    runs = [run for row in members for run in row]
     tasks = tasks_of(runs)
     keys = (
         "gate",
@@ -34,5 +35,19 @@ def comparison(runs: Iterable[Run]) -> Table:
         *(key for task in tasks for key in task.figures),
         *(task.speed.key for task in tasks),
     )
-    names = Column("run", labels, {"run": labels}, numeric=False)
-    return Table((names, *pick(columns_of(runs), keys)), note_of(runs))
+    several = len(runs) > len(members)
+    notes = [note_of(runs), *([SPREAD] if several else []), *rows.notes]
+    names = [_names(rows), *([_seeds(rows)] if several else [])]
+    return Table((*names, *pick(columns_of(members), keys)), " ".join(notes))
+
+
+def _names(rows: Rows) -> Column:
+    labels = tuple(row.label for row in rows.rows)
+    return Column("run", labels, {"run": labels}, numeric=False)
+
+
+def _seeds(rows: Rows) -> Column:
+    """How many, and for CSV which."""
+    numbers = tuple(len(row.runs) for row in rows.rows)
+    seeds = tuple(" ".join(str(run.seed) for run in row.runs) for row in rows.rows)
+    return Column("seeds", tuple(map(str, numbers)), {"n": numbers, "seeds": seeds})

@@ -59,6 +59,6 @@ def sweep_table(sweep: Sweep) -> Table:
     )
     theta = f"θ: pairs are active whose score is at least θ over the temperature; trained with θ = {sweep.trained}."
     return Table(
-        (Column("θ", sweep.labels, values, numeric=False), *pick(columns_of(sweep.runs), keys)),
+        (Column("θ", sweep.labels, values, numeric=False), *pick(columns_of([(run,) for run in sweep.runs]), keys)),
         f"{theta} {note_of(sweep.runs)}",
     )

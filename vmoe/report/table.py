@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import textwrap
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from vmoe.report.page import as_it_reads
 
 
 @dataclass(frozen=True)
@@ -26,29 +29,30 @@ class Table:
     note: str = ""
 
     def text(self) -> str:
-        """For the terminal: aligned, numbers to the right, long headers on several lines."""
+        """For the terminal: aligned, numbers to the right, long headers on several lines, controls spelled out."""
         widths, headers = [], []
         for column in self.columns:
-            width = max(map(_width, column.cells), default=0)
-            header = textwrap.wrap(column.header, max(width, 8), break_long_words=False, break_on_hyphens=False)
+            width = max((_width(_in_a_line(cell)) for cell in column.cells), default=0)
+            title = _in_a_line(column.header)
+            header = textwrap.wrap(title, max(width, 8), break_long_words=False, break_on_hyphens=False)
             headers.append(header)
             widths.append(max([width, *map(_width, header)]))
         height = max(map(len, headers))
         headers = [[""] * (height - len(header)) + header for header in headers]  # they end on the same line
         lines = [self._line(parts, widths) for parts in zip(*headers, strict=True)]
         lines.append("  ".join("─" * width for width in widths))
-        lines += [self._line(cells, widths) for cells in self._rows()]
+        lines += [self._line([_in_a_line(cell) for cell in cells], widths) for cells in self.rows()]
         if self.note:
-            lines += ["", *textwrap.wrap(self.note, max(60, len(lines[height])))]
+            lines += ["", *textwrap.wrap(_in_a_line(self.note), max(60, len(lines[height])))]
         return "\n".join(lines) + "\n"
 
     def markdown(self) -> str:
         rules = ["---:" if column.numeric else "---" for column in self.columns]
-        rows = [[column.header for column in self.columns], *self._rows()]
-        lines = [_markdown_row([cell.replace("|", r"\|").replace("\n", " ") for cell in row]) for row in rows]
+        rows = [[column.header for column in self.columns], *self.rows()]
+        lines = [_markdown_row([_as_markdown(cell).replace("|", r"\|") for cell in row]) for row in rows]
         lines.insert(1, _markdown_row(rules))
         if self.note:
-            lines += ["", self.note]
+            lines += ["", _as_markdown(self.note)]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
@@ -60,6 +64,18 @@ class Table:
         writer.writerows(zip(*values.values(), strict=True))
         return stream.getvalue()
 
+    def take(self, rows: Sequence[int]) -> Table:
+        """Of these rows alone, in this order."""
+        columns = (
+            replace(
+                column,
+                cells=tuple(column.cells[row] for row in rows),
+                values={key: tuple(values[row] for row in rows) for key, values in column.values.items()},
+            )
+            for column in self.columns
+        )
+        return replace(self, columns=tuple(columns))
+
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         parts = []
         for column, cell, width in zip(self.columns, cells, widths, strict=True):
@@ -67,7 +83,8 @@ class Table:
             parts.append(padding + cell if column.numeric else cell + padding)
         return "  ".join(parts).rstrip()
 
-    def _rows(self) -> list[tuple[str, ...]]:
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells, row by row."""
         return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
@@ -75,6 +92,16 @@ def _width(text: str) -> int:
     """Columns of a terminal that the text takes."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def _in_a_line(text: str) -> str:
+    """What a terminal can show without being told to do anything else."""
+    return as_it_reads(text.replace("\n", " ").replace("\t", " "))
+
+
+def _as_markdown(text: str) -> str:
+    """In a line, and no HTML."""
+    return html.escape(_in_a_line(text), quote=False)
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
