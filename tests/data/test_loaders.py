@@ -113,3 +113,19 @@ def test_an_epoch_can_be_left_and_begun_again(toy: Toy, loader: str) -> None:
     if loader == "ffcv":
         assert set(threading.enumerate()) == before
     assert torch.equal(everything(train, epoch=1)[0], whole)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("count", [5, IMAGES, IMAGES + 1])
+def test_a_sample_is_evenly_spaced_and_the_same_on_every_process(toy: Toy, loader: str, count: int) -> None:
+    """As evaluation sees the images, also where it is taken from a training loader."""
+    train, val = open_toy(toy, loader, crop_scale=(0.2, 1.0))
+    all_images, all_labels = everything(val)
+    chosen = [number * IMAGES // min(count, IMAGES) for number in range(min(count, IMAGES))]
+    shares = [open_toy(toy, loader, Share(rank, 2)).val for rank in range(2)]
+    for one in (train, val, *shares):
+        sample = one.sample(count)
+        images, labels = everything(sample)
+        assert sample.units == len(chosen)
+        assert torch.equal(images, all_images[chosen])
+        assert torch.equal(labels, all_labels[chosen])

@@ -162,3 +162,24 @@ def test_a_token_that_the_vocabulary_lacks_is_named(tmp_path: Path) -> None:
     path = write_ids(tmp_path / "x.tokens", ids, vocab_size=257)
     with pytest.raises(DataError, match=r"x\.tokens' has token 257 at position 300; allowed: 0 to 256"):
         list(evaluation(path, None).epoch(0))
+
+
+@pytest.mark.parametrize(("count", "windows"), [(3, 3), (1000, (TOKENS - 1) // N)])
+def test_a_sample_is_whole_windows_evenly_spaced_and_the_same_on_every_process(
+    path: Path, count: int, windows: int
+) -> None:
+    for share in [None, *ranks(2)]:
+        loader = open_token_evaluation(config(path, block_size=N), processes=share).sample(count)
+        ((inputs, targets),) = loader.epoch(0)
+        assert loader.units == windows * N
+        starts = inputs[:, 0].tolist()
+        assert starts == [number * (TOKENS - N) // windows for number in range(windows)]
+        assert inputs.tolist() == [list(range(start, start + N)) for start in starts]
+        assert torch.equal(targets, inputs + 1)
+
+
+def test_a_sample_of_less_than_a_window_is_all_of_it(tmp_path: Path) -> None:
+    short = write_ids(tmp_path / "short.tokens", np.arange(5))
+    ((inputs, targets),) = open_token_evaluation(config(short, block_size=N)).sample(2).epoch(0)
+    assert inputs.tolist() == [[0, 1, 2, 3]]
+    assert targets.tolist() == [[1, 2, 3, 4]]
