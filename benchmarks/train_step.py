@@ -38,6 +38,7 @@ from vmoe.moe import (
     GateSpec,
     MoE,
     MoESpec,
+    Record,
     RoutingFree,
     SelfRouting,
     TopK,
@@ -144,11 +145,12 @@ SUBJECTS = {
 
 @dataclass
 class Training:
-    """A model with what a training step of it needs."""
+    """A model with what a training step of it needs. watch: sees the routing of every forward."""
 
     model: nn.Module
     batch: Batch
     autocast: torch.dtype | None
+    watch: Callable[[Record], None] | None = None
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
@@ -162,6 +164,8 @@ class Training:
             with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
                 logits = (self.model if forward is None else forward)(inputs)
             loss = functional.cross_entropy(logits.flatten(0, -2), labels.flatten()) + self.balance(routings)
+            if self.watch is not None:
+                self.watch(routings)
         loss.backward()
         return (parameter.grad for parameter in self.model.parameters())
 
