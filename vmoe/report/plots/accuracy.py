@@ -32,7 +32,8 @@ def accuracy_at_thresholds(sweep: Sweep, ax: Axes | None = None, *, title: str =
         thetas.setdefault((one / scale, score), []).append(label)
     trained = dict(zip(sweep.thresholds, sweep.labels, strict=True)).get(sweep.trained)
     return score_against(
-        *zip(*thetas, strict=True),
+        [one for one, _ in thetas],
+        [score for _, score in thetas],
         [f"θ = {', '.join(here)}" for here in thetas.values()],
         axes_of(ax, 7.0, 4.4),
         title=title,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from vmoe.report.page import as_it_reads
@@ -28,6 +28,7 @@ BLUE, VERMILION, *_ = (light for light, _ in SERIES)
 DASHES: tuple[object, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.6, 1.4, 1.6)))
 MARKERS = "osD^vPX"
 MAX_LABEL = 40  # characters of a name
+NARROW, WIDE = 7.2, 9.0  # inches: figures are about as wide as each other, and their letters as large
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -36,8 +37,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
-    """These axes, or those of a new figure of that size in inches."""
-    return new_figure(width, height).add_subplot() if ax is None else ax
+    """These axes, or those of a new figure of that size in inches, which is never very wide or tall."""
+    return new_figure(min(width, WIDE), min(height, 14.0)).add_subplot() if ax is None else ax
 
 
 def save_png(ax: Axes, path: Path) -> Path:
@@ -71,32 +72,40 @@ def dress(ax: Axes, *, title: str, xlabel: str = "", ylabel: str = "", grid: boo
 
 def count_axis(axis: Axis, values: ArrayLike) -> None:
     """Ticks of steps or epochs: few, and thousands as k."""
-    values = np.asarray(values, dtype=float)
-    largest = float(np.max(np.abs(values), initial=0, where=np.isfinite(values)))
+    largest = largest_of(np.abs(np.asarray(values, dtype=float)))
     axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=largest >= 5))
     if largest >= 10_000:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0"))
 
 
 def log_axis(axis: Axis, values: ArrayLike) -> None:
-    """Ticks of a logarithmic axis: powers of ten, and between them 2 and 5 where the values span few."""
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values) & (values > 0)]
-    decades = np.log10(values.max() / values.min()) if len(values) else 0.0
-    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 2.0, 5.0), numticks=7))
-    axis.set_minor_locator(LogLocator(subs=()))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+    """A logarithmic axis: ticks at powers of ten, between them at 2 and 5 where positive values span few of them, and
+    at even steps where they span less than one.
+    """
+    found = np.asarray(values, dtype=float)
+    found = found[np.isfinite(found) & (found > 0)]
+    powers = float(np.log10(found.max() / found.min())) if len(found) else 0.0
+    axis.axes.set_yscale("log")
+    if 0 < powers < 1:
+        axis.set_major_locator(MaxNLocator(nbins=5))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1.0,) if powers > 3 else (1.0, 2.0, 5.0), numticks=7))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
 
 
-def _power(value: float) -> str:
-    exponent = round(np.log10(value)) if value > 0 else 0
-    if -3 <= exponent <= 4 or value <= 0:
+def power_of_ten(value: float) -> str:
+    """A number as 0.05, or far from 1 as 5·10⁻⁷, without markup."""
+    if value <= 0 or 1e-3 <= value < 1e5:
         return f"{value:.4g}"
-    digits = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    mantissa = value / 10.0 ** np.floor(np.log10(value) + 1e-9)
-    if abs(mantissa - 1) < 1e-6:
-        return f"10{digits}"
-    return f"{value:.1g}".replace("e-0", "e-").replace("e+0", "e")
+    mantissa, _, exponent = f"{value:.3e}".partition("e")
+    power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if float(mantissa) == 1 else f"{float(mantissa):g}·{power}"
+
+
+def largest_of(values: NDArray[np.float64]) -> float:
+    """The largest that is finite; 0 where none is or all are below."""
+    return float(np.max(values, initial=0, where=np.isfinite(values)))
 
 
 def array_of(name: str, values: ArrayLike, axes: Sequence[str]) -> NDArray[np.float64]:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from .canvas import array_of, axes_of, check_count, dress
-from .heat import fair_bar, heat_map, name_rows, number_ticks
+from .canvas import NARROW, array_of, axes_of, check_count, dress, largest_of
+from .heat import fair_bar, heat_map, name_rows, number_ticks, print_values
+
+MAX_PRINTED_ROWS = 20
 
 
 def label_load(
@@ -28,7 +30,7 @@ def label_load(
 
     load_CE: rows sum to 1, or are 0 where a label has no pair. labels: C names. ax: as in `expert_load`.
     """
-    load = array_of("load_CE", load_CE, ("labels", "experts"))
+    load = np.nan_to_num(array_of("load_CE", load_CE, ("labels", "experts")))
     check_count("labels", labels, len(load), "one a row of load_CE")
     if most < 1:
         raise ValueError(f"most is {most}; allowed: at least 1")
@@ -37,9 +39,11 @@ def label_load(
     favourite, strength = load.argmax(axis=1), load.max(axis=1)
     order = shown[np.lexsort((shown, -strength[shown], favourite[shown]))]
     num_experts = load.shape[1]
-    ax = axes_of(ax, min(max(4.6 + 0.34 * num_experts, 6.0), 13), 1.7 + 0.21 * len(order))
+    ax = axes_of(ax, max(4.6 + 0.34 * num_experts, NARROW), 1.7 + 0.21 * len(order))
     fair = 1 / num_experts
-    image = heat_map(ax, load[order], max(float(load[order].max()), 2 * fair))
+    image = heat_map(ax, load[order], max(largest_of(load[order]), 2 * fair))
+    if len(order) <= MAX_PRINTED_ROWS:
+        print_values(ax, load[order], image, digits=0)
     all_shown = len(order) == len(load)
     ylabel = "label" if all_shown else f"label (the {len(order)} most uneven of {len(load)})"
     dress(ax, title=title, xlabel="expert", ylabel=ylabel)

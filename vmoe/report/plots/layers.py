@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from .canvas import BLUE, LINE, PAPER, SOFT, array_of, axes_of, check_count, dress
+from .canvas import BLUE, LINE, NARROW, PAPER, array_of, axes_of, check_count, dress, largest_of
 from .heat import heat_map, name_right, name_rows, number_ticks, percent_bar, print_values
 
 
@@ -31,7 +31,7 @@ def entropy_by_layer(
     check_count("layers", layers, len(values), "one a layer")
     least = np.asarray(entropy_min, dtype=float)
     rows = np.arange(len(values))
-    ax = axes_of(ax, 7.0, 1.5 + 0.32 * len(values))
+    ax = axes_of(ax, NARROW, 1.5 + 0.32 * len(values))
     ax.barh(rows, 1 - least, left=least, height=0.42, color=LINE, linewidth=0)
     ax.plot(values, rows, "o", color=BLUE, markersize=8, markeredgecolor=PAPER, markeredgewidth=1, clip_on=False)
     dress(ax, title=title, xlabel="normalised routing entropy (bar: from the least possible to even load)")
@@ -56,14 +56,13 @@ def experts_per_token(
     share = array_of("share_LK", share_LK, ("layers", "experts + 1"))
     check_count("layers", layers, len(share), "one a row of share_LK")
     num_layers, bins = share.shape
-    ax = axes_of(ax, min(max(4.6 + 0.46 * bins, 7.0), 13), 1.7 + 0.36 * num_layers)
-    image = heat_map(ax, share, max(float(np.nanmax(share)), 0.01))
+    ax = axes_of(ax, max(4.6 + 0.46 * bins, NARROW), 1.7 + 0.36 * num_layers)
+    image = heat_map(ax, share, max(largest_of(share), 0.01))
     dress(ax, title=title, xlabel="number of active experts", ylabel="MoE layer")
     ax.set_xticks(number_ticks(bins))
     name_rows(ax, layers)
-    print_values(ax, image)
+    print_values(ax, share, image)
     mean = share @ np.arange(bins)
-    name_right(ax, [f"{value:.2f}" for value in mean], "experts a token, mean")
+    name_right(ax, [f"{value:.2f}" for value in mean], "mean number")
     percent_bar(ax, image, "tokens (%)")
-    ax.yaxis.label.set_color(SOFT)
     return ax

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from .canvas import DASHES, MARKERS, SERIES, SOFT, axes_of, count_axis, dress, log_axis, readable
+from .canvas import DASHES, MARKERS, NARROW, SERIES, SOFT, axes_of, count_axis, dress, log_axis, readable
 
 MAX_SERIES = len(SERIES) * len(DASHES)
 ROWS = 14  # of a legend's column
@@ -113,7 +113,7 @@ def _draw(
         raise ValueError(f"series has {len(lines)} entries; allowed: 1 to {MAX_SERIES}")
     names = [readable(label, 36) for label in lines]
     columns = -(-len(lines) // ROWS)
-    ax = axes_of(ax, 6.0 + (0.6 + 0.07 * max(map(len, names))) * columns, 3.8)
+    ax = axes_of(ax, max(5.4 + (0.6 + 0.07 * max(map(len, names))) * columns, NARROW), 3.8)
     dress(ax, title=title, xlabel=xlabel, ylabel=ylabel, grid=True)
     handles = []
     for index, (x, y, around) in enumerate(lines.values()):
@@ -147,6 +147,5 @@ def _scale(ax: Axes, lines: Iterable[tuple[Values, Values, object]], log: bool) 
         ax.text(0.5, 0.5, "no finite value", ha="center", va="center", color=SOFT, transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
     elif log:
-        ax.set_yscale("log")
         log_axis(ax.yaxis, y[positive])
     ax.margins(x=0.02)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from vmoe.report.runs import Run, parse_result, read_run
 
-from .canvas import INK, SOFT, array_of, axes_of, check_count, dress, readable, save_png
+from .canvas import INK, NARROW, SOFT, array_of, axes_of, check_count, dress, largest_of, readable, save_png
 from .heat import fair_bar, heat_map, name_right, name_rows, number_ticks, print_values
 
 
@@ -37,13 +37,13 @@ def expert_load(
     for name, values in [("layers", layers), ("entropy", entropy), ("entropy_min", entropy_min)]:
         check_count(name, values, len(load), "one a row of load_LE")
     num_layers, num_experts = load.shape
-    ax = axes_of(ax, min(max(4.4 + 0.5 * num_experts, 7.0), 13), 1.7 + 0.36 * num_layers)
+    ax = axes_of(ax, max(4.4 + 0.5 * num_experts, NARROW), 1.7 + 0.36 * num_layers)
     fair = 1 / num_experts
-    image = heat_map(ax, load, max(float(load.max()), 2 * fair))
+    image = heat_map(ax, load, max(largest_of(load), 2 * fair))
     dress(ax, title=title, xlabel="expert", ylabel="MoE layer")
     ax.set_xticks(number_ticks(num_experts))
     name_rows(ax, layers)
-    print_values(ax, image)
+    print_values(ax, load, image)
     if entropy is not None:
         labels = [f"{value:.3f}" for value in entropy]
         if entropy_min is not None:

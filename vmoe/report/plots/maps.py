@@ -32,7 +32,7 @@ def routing_map(image: Pixels, weights_NE: Weights, grid: Grid, ax: Axes | None 
     strongest, tinted = _tinted(image[None], np.asarray(weights_NE)[None], grid)
     num_experts = np.shape(weights_NE)[-1]
     ax = axes_of(ax, 7.0, 3.4)
-    _show(ax, mosaic(np.stack([image[None], tinted], axis=1)), title)
+    _show(ax, mosaic([[image, tinted[0]]]), title)
     _legend(ax, strongest, num_experts)
     return ax
 
@@ -90,7 +90,9 @@ def favourite_patches(
     _show(ax, picture, title)
     ax.set_axis_on()
     ax.set_xticks([])
-    ax.set_yticks(np.arange(num_experts) * (height + gap) + (height - 1) / 2, range(num_experts))
+    ax.set_yticks(
+        np.arange(num_experts) * (height + gap) + (height - 1) / 2, [str(expert) for expert in range(num_experts)]
+    )
     ax.set_ylabel("expert")
     return ax
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from .canvas import BLUE, INK, PAPER, SOFT, VERMILION, array_of, axes_of, check_count, dress, readable
 
-NEAR, FAR = (9, 15, 24, 36), (52, 72, 96, 124)  # distances of labels from their points
+GAPS = (9, 15, 24, 36, 52, 72, 96, 124)  # in points, between points and their labels
+MAX_GAP = 15  # that is clear without a line
 ANGLES = np.deg2rad([90, 270, 135, 315, 45, 225, 180, 0])
 
 
@@ -46,22 +47,31 @@ def score_against(
     if not np.isfinite(points_P2).all():
         raise ValueError("values or scores hold what is not finite; allowed: points that can be drawn")
     ax = axes_of(ax, 8.0, 5.0)
+    drawn = [points_P2]
     if joined:
         ax.plot(*points_P2.T, color=BLUE, linewidth=1.5, alpha=0.5, zorder=1)
+        drawn += [_between(points_P2[:-1], points_P2[1:])]
     texts = []
-    for index, point in enumerate(points_P2.tolist()):
+    for index, point in enumerate(points_P2):
         marked = highlighted is not None and bool(highlighted[index])
         if spread is not None and spread[index] > 0:
-            color = VERMILION if marked else BLUE
-            ax.errorbar(*point, yerr=spread[index], fmt="none", ecolor=color, elinewidth=1.2, capsize=3, zorder=1)
+            (x, y), color, reach = point, VERMILION if marked else BLUE, np.array([0, spread[index]])
+            ax.errorbar(x, y, yerr=reach[1], fmt="none", ecolor=color, elinewidth=1.2, capsize=3, zorder=1)
+            drawn += [_between(point - reach, point + reach)]
         texts.append(_point(ax, point, readable(labels[index], 48), marked=marked))
     ax.margins(0.12, 0.2)
     low, high = ax.get_ylim()
     room = max(0.0, least_span - (high - low)) / 2
     ax.set_ylim(low - room, high + room)
     dress(ax, title=title, xlabel=xlabel, ylabel=ylabel, grid=True)
-    _place(ax, texts, points_P2, joined=joined)
+    _place(ax, texts, points_P2, np.concatenate(drawn))
     return ax
+
+
+def _between(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points along the lines from the first to the second."""
+    share = np.linspace(0, 1, 40).reshape(-1, *[1] * first.ndim)
+    return (first * (1 - share) + second * share).reshape(-1, 2)
 
 
 def _as_many(name: str, scores: Sequence[float], values: Sequence[float]) -> NDArray[np.float64]:
@@ -69,7 +79,7 @@ def _as_many(name: str, scores: Sequence[float], values: Sequence[float]) -> NDA
     return array_of(name, scores, ("points",))
 
 
-def _point(ax: Axes, point: Sequence[float], label: str, *, marked: bool) -> Annotation:
+def _point(ax: Axes, point: NDArray[np.float64], label: str, *, marked: bool) -> Annotation:
     """A point, and its label, which `_place` moves beside it."""
     color, marker, size = (VERMILION, "D", 70) if marked else (BLUE, "o", 45)
     x, y = point
@@ -79,39 +89,47 @@ def _point(ax: Axes, point: Sequence[float], label: str, *, marked: bool) -> Ann
     return text
 
 
-def _place(ax: Axes, texts: Sequence[Annotation], points_P2: NDArray[np.float64], *, joined: bool) -> None:
-    """Move each text beside its point, where it covers least of the points and of the texts before it.
+def _place(
+    ax: Axes, texts: Sequence[Annotation], points_P2: NDArray[np.float64], drawn_D2: NDArray[np.float64]
+) -> None:
+    """Move each text beside its point, where it covers least of what is drawn and of the texts before it.
 
-    Where this is far from its point, a line leads there.
+    Where this is far from its point, or another point is nearer, a line leads there.
     """
     ax.figure.figure.draw_without_rendering()  # settles where the axes are
-    pixels_P2 = ax.transData.transform(points_P2)
-    steps = np.linspace(0, 1, 40)[:, None, None]
-    between = (pixels_P2[:-1] * (1 - steps) + pixels_P2[1:] * steps).reshape(-1, 2)
-    drawn = np.concatenate([pixels_P2, between]) if joined else pixels_P2
+    pixels_P2, drawn_D2 = ax.transData.transform(points_P2), ax.transData.transform(drawn_D2)
     frame, pixels_a_point = ax.get_window_extent(), ax.figure.figure.dpi / 72
-    placed: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-
-    def cost(low: NDArray[np.float64], high: NDArray[np.float64]) -> int:
-        on_drawn = ((drawn > low) & (drawn < high)).all(axis=1).sum()
-        on_texts = sum((low < other_high).all() and (other_low < high).all() for other_low, other_high in placed)
-        outside = (low < frame.min).any() or (high > frame.max).any()
-        return int(on_drawn) + 100 * int(on_texts) + 1000 * int(outside)
-
+    gaps = np.repeat(GAPS, 2 * len(ANGLES)) * pixels_a_point
+    placed: list[NDArray[np.float64]] = []  # boxes: left, bottom, right, top
     for text, center in zip(texts, pixels_P2, strict=True):
-        box = text.get_window_extent()
-        half = np.array([box.width, box.height]) / 2
-        inside = frame.min + half + 3, np.maximum(frame.max - half - 3, frame.min + half + 3)
-        choices = []
-        for gap in (*NEAR, *FAR):  # near places first: of equal ones the first is taken
-            for angle in ANGLES:
-                middle = center + np.array([np.cos(angle), np.sin(angle)]) * (half + gap * pixels_a_point)
-                choices += [(middle, gap), (np.clip(middle, *inside), gap)]
-        middle, gap = min(choices, key=lambda choice: cost(choice[0] - half - 2, choice[0] + half + 2))
-        placed.append((middle - half - 2, middle + half + 2))
-        text.set_position((middle - center) / pixels_a_point)
-        if gap > NEAR[2]:
+        extent = text.get_window_extent()
+        half = np.array([extent.width, extent.height]) / 2
+        around = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+        free = (center + around * (half + gap * pixels_a_point) for gap in GAPS)
+        low, high = frame.min + half + 3, np.maximum(frame.max - half - 3, frame.min + half + 3)
+        middles_C2 = np.concatenate([choice for spots in free for choice in (spots, spots.clip(low, high))])
+        boxes_C4 = np.concatenate([middles_C2 - half - 2, middles_C2 + half + 2], axis=1)
+        costs = (
+            _covered(boxes_C4, np.concatenate([drawn_D2, drawn_D2], axis=1))
+            + 100 * _covered(boxes_C4, np.array(placed).reshape(-1, 4))
+            + 1000 * ((boxes_C4[:, :2] < frame.min) | (boxes_C4[:, 2:] > frame.max)).any(axis=1)
+        )
+        best = int(costs.argmin())  # near places first: of equal ones the first is taken
+        placed.append(boxes_C4[best])
+        text.set_position((middles_C2[best] - center) / pixels_a_point)
+        distances = np.abs(pixels_P2 - middles_C2[best]) - half
+        nearest = np.hypot(*distances.clip(min=0).T)
+        own = np.hypot(*(np.abs(center - middles_C2[best]) - half).clip(min=0))
+        if gaps[best] > MAX_GAP * pixels_a_point or own > nearest.min() + 1:
             _lead(ax, text, half / pixels_a_point)
+
+
+def _covered(boxes_C4: NDArray[np.float64], others_D4: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(C,) How many of the other boxes, which may be points, each box covers some of."""
+    left, bottom, right, top = boxes_C4.T[:, :, None]
+    other_left, other_bottom, other_right, other_top = others_D4.T[:, None]
+    apart = (other_right <= left) | (other_left >= right) | (other_top <= bottom) | (other_bottom >= top)
+    return np.sum(~apart, axis=1)
 
 
 def _lead(ax: Axes, text: Annotation, half: NDArray[np.float64]) -> None:

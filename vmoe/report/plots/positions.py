@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
-from .canvas import COLORS, INK, array_of, axes_of, dress
+from .canvas import COLORS, INK, array_of, axes_of, dress, largest_of
 from .heat import percent_bar
 
 GAP = 0.12  # between maps, of a map's width
@@ -33,7 +33,7 @@ def position_load(
     rows = math.ceil(num_experts / columns)
     across, down = 1 + GAP, height / width + HEAD
     ax = axes_of(ax, 1.4 + 1.05 * columns * across, 0.8 + 1.05 * rows * down)
-    norm = Normalize(0, max(float(np.nanmax(load)), 1e-9))
+    norm = Normalize(0, max(largest_of(load), 1e-9))
     for expert in range(num_experts):
         left, top = expert % columns * across, expert // columns * down + HEAD
         extent = (left, left + 1, top + height / width, top)

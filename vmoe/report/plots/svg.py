@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 import matplotlib
 from matplotlib.axes import Axes
 
-from .canvas import INK, LINE, PAPER, SERIES, SOFT
+from .canvas import INK, LINE, NARROW, PAPER, SERIES, SOFT
 
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 THEMED = {
@@ -35,7 +35,10 @@ def themed_svg(ax: Axes) -> str:
         ax.figure.figure.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
     root = ET.fromstring(file.getvalue())
     definitions = {one.get("id", ""): one for one in root.iter() if one.get("id")}
-    drawing = ET.Element("svg", {"class": "plot", "viewBox": root.get("viewBox", ""), "width": "100%", "role": "img"})
+    _, _, width, height = map(float, root.get("viewBox", "").split())
+    room = max(0.0, 72 * NARROW - width)  # beside narrow figures, so that letters are as large as in others
+    view = f"{-room / 2:g} 0 {width + room:g} {height:g}"
+    drawing = ET.Element("svg", {"class": "plot", "viewBox": view, "width": "100%", "role": "img"})
     drawing.set("stroke-linejoin", "round")
     label = ax.get_title() or " ".join(filter(None, [ax.get_ylabel(), "over", ax.get_xlabel()]))
     drawing.set("aria-label", " ".join(label.split()))
@@ -74,7 +77,7 @@ def _copy(element: ET.Element, parent: ET.Element, definitions: dict[str, ET.Ele
 
 def _attributes(element: ET.Element) -> dict[str, str]:
     """Without ids, namespaces and styles, in whose place stand presentation attributes in the page's colours."""
-    found = {}
+    found: dict[str, str] = {}
     for name, value in element.attrib.items():
         name = name.removeprefix(XLINK)
         if name == "style":

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from .canvas import INK, SERIES, SOFT, array_of, axes_of, check_count, count_axis, dress, log_axis
+from .canvas import NARROW, SERIES, SOFT, array_of, axes_of, check_count, count_axis, dress, largest_of, log_axis
 from .heat import fair_bar, heat_map, number_ticks
 from .lines import curves, draw_line, legend_above
 
@@ -37,7 +37,7 @@ def dynamics(
     x = array_of("steps", steps, ("moments",))
     for name, values in [("density", density), ("coefficient", coefficient), ("entropy", entropy)]:
         check_count(name, values, len(x), "one a step")
-    ax = axes_of(ax, 7.2, 3.8)
+    ax = axes_of(ax, NARROW, 3.8)
     dress(ax, title=title, xlabel=STEPS, ylabel="density ρ" if entropy is None else "density ρ, entropy", grid=True)
     blue, vermilion, green = (light for light, _ in SERIES[:3])
     found = [(draw_line(ax, x, _gaps(density), color=blue, marker="o"), "density ρ")]
@@ -55,7 +55,6 @@ def dynamics(
         right = ax.twinx()
         dress(right, title="", ylabel="coefficient λ (log scale)")
         line = draw_line(right, x, strength, color=vermilion, linestyle=(0, (5, 1.6)), marker="s")
-        right.set_yscale("log")
         log_axis(right.yaxis, strength)
         right.margins(x=0.02)
         found.append((line, "coefficient λ (right)"))
@@ -79,7 +78,7 @@ def load_over_time(
     if not np.isfinite(x).all() or (np.diff(x) <= 0).any():
         raise ValueError(f"steps are {x.tolist()[:8]}; allowed: finite, each larger than the one before")
     num_experts = load.shape[1]
-    ax = axes_of(ax, 7.6, min(1.9 + 0.22 * num_experts, 6.5))
+    ax = axes_of(ax, NARROW, min(1.9 + 0.22 * num_experts, 6.5))
     first = max(x[0] - (x[1] - x[0]), min(x[0] - 1, 0)) if len(x) > 1 else min(x[0] - 1, 0)
     edges = np.array([first, *x])
     if len(np.unique(np.diff(edges).round(6))) > 1 or len(x) > COLUMNS:  # columns of equal width show any distances
@@ -87,8 +86,7 @@ def load_over_time(
         load = load[np.searchsorted(x, first + width * (np.arange(COLUMNS) + 0.5)).clip(max=len(x) - 1)]
     fair = 1 / num_experts
     extent = (first, x[-1], num_experts - 0.5, -0.5)
-    largest = max(float(np.max(load, initial=0, where=np.isfinite(load))), 2 * fair)
-    image = heat_map(ax, load.T, largest, extent=extent)
+    image = heat_map(ax, load.T, max(largest_of(load), 2 * fair), extent=extent)
     dress(ax, title=title, xlabel=STEPS, ylabel="expert")
     ax.set_yticks(number_ticks(num_experts))
     count_axis(ax.xaxis, edges)
@@ -105,12 +103,10 @@ def stability(
     """
     for layer, shares in changed.items():
         check_count(f"changed[{layer!r}]", shares, len(steps), "one a step")
-    series = {layer: (steps, 100 * _gaps(shares)) for layer, shares in changed.items()}
-    ax = curves(
-        series, ax, title=title, xlabel=STEPS, ylabel="tokens with other experts\nthan before (%)", markers=True
-    )
+    series = {layer: (steps, (100 * _gaps(shares)).tolist()) for layer, shares in changed.items()}
+    few = len(changed) <= 6
+    ax = curves(series, ax, title=title, xlabel=STEPS, ylabel="tokens whose experts changed (%)", markers=few)
     ax.set_ylim(bottom=0)
-    ax.yaxis.label.set_color(INK)
     return ax
 
 
