@@ -251,6 +251,16 @@ def test_every_position_is_counted(lengths, seed):
     assert stats.layers["0"].positions == torch.Size([max(lengths)])
 
 
+def test_loads_of_labels_and_of_positions():
+    """Two images of three tokens, of labels 2 and 0; expert 0 serves the first token of each, and more of label 2."""
+    active = torch.tensor([[1, 0], [1, 1], [0, 0], [1, 0], [0, 1], [0, 1]], dtype=torch.bool)
+    stats = RoutingStats(host(2), NUM_LABELS, positions=True)
+    stats.update({"0": routing(active, batch=2)}, torch.tensor([2, 0]))
+    counts = stats.layers["0"]
+    assert counts.label_load().tolist() == [[1 / 3, 2 / 3], [0, 0], [2 / 3, 1 / 3]]
+    assert counts.position_load().tolist() == [[1, 0], [0.5, 1], [0, 0.5]]
+
+
 def test_positions_of_rows_and_columns():
     """(B, H, W) tokens: row by row; another shape is refused, since its positions would be others."""
     active = torch.eye(6, dtype=torch.bool).repeat(2, 1)

@@ -126,6 +126,15 @@ class LayerCounts(LoadCounts):
             self.pairs_by_position = functional.pad(self.pairs_by_position, (0, 0, 0, missing))
             self.tokens_by_position = functional.pad(self.tokens_by_position, (0, missing))
 
+    def label_load(self) -> Tensor:
+        """(L, E) float64: each expert's share of a label's pairs; 0 where a label has none."""
+        return self.pairs_by_label.double() / self.pairs_by_label.sum(1, keepdim=True).clamp(min=1)
+
+    def position_load(self) -> Tensor:
+        """(*positions, E) float64: share of the tokens at a position that each expert serves."""
+        load_PE = self.pairs_by_position.double() / self.tokens_by_position.clamp(min=1)[:, None]
+        return load_PE.unflatten(0, self.positions) if self.positions else load_PE
+
     def figures(self) -> RoutingFigures:
         tokens, num_experts = int(self.tokens), len(self.pairs)
         mass = float(self.mass.sum()) or 1.0

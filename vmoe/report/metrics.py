@@ -83,7 +83,7 @@ def read_metrics(path: Path) -> Metrics:
             if kind in found:
                 moment = _moment(reader)
                 found[kind][moment.step] = moment
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             where = "" if str(error).startswith(str(path)) else f"{path}: line {number}: "
             problems.append(f"{where}{error}")
     moments = {kind: tuple(by_step[step] for step in sorted(by_step)) for kind, by_step in found.items()}
@@ -92,8 +92,8 @@ def read_metrics(path: Path) -> Metrics:
 
 def _moment(reader: Reader) -> Moment:
     content = reader.mapping
-    routing = content.get("routing")
-    named = {**content, **{f"routing.{key}": value for key, value in (routing or {}).items()}}
+    routing = reader.inner("routing").mapping if content.get("routing") else {}
+    named = {**content, **{f"routing.{key}": value for key, value in routing.items()}}
     values = {key: float(value) for key, value in named.items() if _is_finite(value) and key not in ("step", "epoch")}
     layers = reader.inner("layers") if content.get("layers") else None
     changed = reader.inner("changed") if content.get("changed") else None
