@@ -136,8 +136,7 @@ def evaluate_and_compare(state: TrainState, parts: Parts) -> Evaluation:
 
 def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
     """Evaluate the weights that count, and log it."""
-    use_ema = parts.config.train.evaluate == "ema" and state.ema is not None
-    model = state.ema.module if use_ema and state.ema is not None else state.model
+    model = evaluated_model(state, parts)
     evaluation = evaluate(model, parts.val_loader, parts.task, parts.processes, parts.precision)
     if parts.probe is not None:
         evaluation = replace(evaluation, changed=compare_with_before(model, state, parts, parts.probe))
@@ -163,6 +162,12 @@ def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
             text += f", other experts than before {fmean(evaluation.changed.values()):.1%}"
         print(text, flush=True)
     return evaluation
+
+
+def evaluated_model(state: TrainState, parts: Parts) -> nn.Module:
+    """The model with the weights that are evaluated: as they are, or their moving average."""
+    use_ema = parts.config.train.evaluate == "ema" and state.ema is not None
+    return state.ema.module if use_ema and state.ema is not None else state.model
 
 
 def compare_with_before(model: nn.Module, state: TrainState, parts: Parts, probe: Probe) -> dict[str, float]:
