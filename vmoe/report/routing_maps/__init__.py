@@ -1,0 +1,17 @@
+"""Maps of a model's routing over images: which expert serves which patch, and which patches each expert likes most."""
+
+from .favourites import favourites_of, keep
+from .files import ROUTING_MAPS, read_routing_maps, save_routing_maps
+from .routing import Favourites, Grid, ImageRouting, MapLayer
+
+__all__ = [
+    "ROUTING_MAPS",
+    "Favourites",
+    "Grid",
+    "ImageRouting",
+    "MapLayer",
+    "favourites_of",
+    "keep",
+    "read_routing_maps",
+    "save_routing_maps",
+]
