@@ -14,7 +14,7 @@ def weights_of(images=3, tokens=5, experts=3, seed=0):
     return np.where(generator.random(weights.shape) < 0.3, weights, -1).astype(np.float32)
 
 
-def image_routing(count=3, size=32, grid=(1, 2, 2), experts=3, names=("blocks.0.mlp", "blocks.1.mlp"), **changes):
+def image_routing(count=3, size=32, grid=(1, 2, 2), experts=3, layer_names=("blocks.0.mlp", "blocks.1.mlp"), **changes):
     """Noise routed by chance; changes: fields to set instead."""
     tokens = grid[0] + grid[1] * grid[2]
     parts = {
@@ -22,7 +22,7 @@ def image_routing(count=3, size=32, grid=(1, 2, 2), experts=3, names=("blocks.0.
         "names": tuple(f"{number}.png" for number in range(count)),
         "labels": tuple(f"class {number}" for number in range(count)),
         "layers": tuple(
-            MapLayer(name, grid, weights_of(count, tokens, experts, seed)) for seed, name in enumerate(names)
+            MapLayer(name, grid, weights_of(count, tokens, experts, seed)) for seed, name in enumerate(layer_names)
         ),
     }
     return ImageRouting(**{**parts, **changes})

@@ -84,7 +84,7 @@ def test_a_few_images_are_kept_with_the_favourites_of_all():
 
 @pytest.mark.parametrize("with_favourites", [False, True])
 def test_a_file_gives_back_what_was_written(tmp_path, with_favourites):
-    given = image_routing(names=("a", "b", "c"), left_out=("d", "é <b>"))
+    given = image_routing(layer_names=("a", "b", "c"), left_out=("d", "é <b>"))
     if with_favourites:
         given = keep(given, 3)
     read = read_routing_maps(save_routing_maps(given, tmp_path / "new" / "maps.npz"))
