@@ -31,14 +31,14 @@ MAX_LABEL = 40  # characters of a name
 NARROW, WIDE = 7.2, 9.0  # inches: figures are about as wide as each other, and their letters as large
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of that size in inches, which no window shows."""
-    return Figure(figsize=(width, height), layout="constrained")
+def new_figure(width: float, height: float, *, square: bool = False) -> Figure:
+    """A figure of that size in inches, which no window shows. square: for axes whose units are as wide as high."""
+    return Figure(figsize=(width, height), layout="compressed" if square else "constrained")
 
 
-def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
-    """These axes, or those of a new figure of that size in inches, which is never very wide or tall."""
-    return new_figure(min(width, WIDE), min(height, 14.0)).add_subplot() if ax is None else ax
+def axes_of(ax: Axes | None, width: float, height: float, *, square: bool = False) -> Axes:
+    """These axes, or those of a `new_figure`, which is never very wide or tall."""
+    return new_figure(min(width, WIDE), min(height, 14.0), square=square).add_subplot() if ax is None else ax
 
 
 def save_png(ax: Axes, path: Path) -> Path:
@@ -96,7 +96,7 @@ def log_axis(axis: Axis, values: ArrayLike) -> None:
 
 def power_of_ten(value: float) -> str:
     """A number as 0.05, or far from 1 as 5·10⁻⁷, without markup."""
-    if value <= 0 or 1e-3 <= value < 1e5:
+    if value <= 0 or 1e-4 <= value < 1e5:
         return f"{value:.4g}"
     mantissa, _, exponent = f"{value:.3e}".partition("e")
     power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

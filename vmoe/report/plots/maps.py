@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from .canvas import INK, axes_of, dress
+from .canvas import INK, NARROW, WIDE, axes_of, dress
 from .tints import tints_of
 
 OPACITY = 0.62  # of the tint
@@ -31,7 +31,7 @@ def routing_map(image: Pixels, weights_NE: Weights, grid: Grid, ax: Axes | None 
     image = np.asarray(image)
     strongest, tinted = _tinted(image[None], np.asarray(weights_NE)[None], grid)
     num_experts = np.shape(weights_NE)[-1]
-    ax = axes_of(ax, 7.0, 3.4)
+    ax = axes_of(ax, NARROW, 0.5 + 3.0 * image.shape[0] / image.shape[1], square=True)
     _show(ax, mosaic([[image, tinted[0]]]), title)
     _legend(ax, strongest, num_experts)
     return ax
@@ -59,7 +59,9 @@ def routing_maps(
     for start in range(0, len(images), columns):
         for tiles in (images[start : start + columns], tinted[start : start + columns]):
             rows.append(list(tiles) + [None] * (columns - len(tiles)))
-    ax = axes_of(ax, 1.6 + 1.1 * columns, 0.8 + 1.1 * len(rows) * images.shape[1] / images.shape[2])
+    down = len(rows) * images.shape[1] / images.shape[2]
+    unit = min(1.1, (WIDE - 1.2) / columns, 12 / down)  # inches
+    ax = axes_of(ax, 1.2 + unit * columns, 0.5 + unit * down, square=True)
     _show(ax, mosaic(rows), title)
     _legend(ax, strongest, np.shape(weights_nNE)[-1])
     return ax
@@ -83,17 +85,16 @@ def favourite_patches(
         [patch if here else None for patch, here in zip(*row, strict=True)] for row in zip(patches, there, strict=True)
     ]
     num_experts, most = there.shape
-    side = min(0.46, 14 / num_experts)
-    ax = axes_of(ax, 1.0 + side * most, 0.9 + side * num_experts * patches.shape[2] / patches.shape[3])
+    side = min(0.46, 12 / num_experts, (WIDE - 1) / most)
+    ax = axes_of(ax, 1.0 + side * most, 0.5 + side * num_experts * patches.shape[2] / patches.shape[3], square=True)
     height = patches.shape[2]
     picture, gap = mosaic(rows), _gap(height)
     _show(ax, picture, title)
     ax.set_axis_on()
     ax.set_xticks([])
-    ax.set_yticks(
-        np.arange(num_experts) * (height + gap) + (height - 1) / 2, [str(expert) for expert in range(num_experts)]
-    )
-    ax.set_ylabel("expert")
+    middles = np.arange(num_experts) * (height + gap) + (height - 1) / 2
+    ax.set_yticks(middles, [str(expert) for expert in range(num_experts)])
+    ax.set_ylabel("expert", color=INK)
     return ax
 
 

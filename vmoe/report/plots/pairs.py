@@ -17,7 +17,7 @@ from .heat import heat_map, number_ticks, percent_bar, print_values
 def co_activation(share_EE: Sequence[Sequence[float]], ax: Axes | None = None, *, title: str = "") -> Axes:
     """Heat map of the share of tokens that activate both of two experts; on the diagonal those that activate the one.
 
-    Colours tell the pairs apart, so the diagonal may lie beyond their scale.
+    The scale is that of the pairs, which are rarer, at least down to a quarter of the diagonal's largest share.
 
     share_EE: symmetric. ax: as in `expert_load`.
     """
@@ -26,13 +26,13 @@ def co_activation(share_EE: Sequence[Sequence[float]], ax: Axes | None = None, *
         raise ValueError(f"share_EE has shape {share.shape}; allowed: as many rows as columns")
     num_experts = len(share)
     side = min(max(2.0 + 0.4 * num_experts, 3.2), 7.0)
-    ax = axes_of(ax, side + 1.2, side)
-    of_pairs = largest_of(share[~np.eye(num_experts, dtype=bool)])
-    image = heat_map(ax, share, of_pairs or max(largest_of(share), 0.01))
+    ax = axes_of(ax, side + 1.2, side, square=True)
+    of_pairs, of_all = largest_of(share[~np.eye(num_experts, dtype=bool)]), largest_of(share)
+    image = heat_map(ax, share, max(of_pairs, of_all / 4 if num_experts > 1 else of_all, 1e-6))
     ax.set_aspect("equal")
     dress(ax, title=title, xlabel="expert", ylabel="expert")
     ax.set_xticks(number_ticks(num_experts))
     ax.set_yticks(number_ticks(num_experts))
     print_values(ax, share, image)
-    percent_bar(ax, image, "tokens that activate both (%)", more=largest_of(share) > image.get_clim()[1])
+    percent_bar(ax, image, "tokens that activate both (%)", more=of_all > image.get_clim()[1])
     return ax

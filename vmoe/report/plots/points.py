@@ -59,13 +59,19 @@ def score_against(
             ax.errorbar(x, y, yerr=reach[1], fmt="none", ecolor=color, elinewidth=1.2, capsize=3, zorder=1)
             drawn += [_between(point - reach, point + reach)]
         texts.append(_point(ax, point, readable(labels[index], 48), marked=marked))
-    ax.margins(0.12, 0.2)
-    low, high = ax.get_ylim()
-    room = max(0.0, least_span - (high - low)) / 2
-    ax.set_ylim(low - room, high + room)
+    everything = np.concatenate(drawn)
+    ax.set_xlim(*_with_room(everything[:, 0], 0.12, 0))
+    ax.set_ylim(*_with_room(everything[:, 1], 0.2, least_span))
     dress(ax, title=title, xlabel=xlabel, ylabel=ylabel, grid=True)
-    _place(ax, texts, points_P2, np.concatenate(drawn))
+    _place(ax, texts, points_P2, everything)
     return ax
+
+
+def _with_room(values: NDArray[np.float64], margin: float, least: float) -> tuple[float, float]:
+    """Limits of an axis with the values between margins, which are parts of their span; least: of the axis."""
+    low, high = float(values.min()), float(values.max())
+    span = max((1 + 2 * margin) * (high - low), least) or 0.1 * abs(high) or 1.0
+    return (low + high - span) / 2, (low + high + span) / 2
 
 
 def _between(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

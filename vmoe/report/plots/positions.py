@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
-from .canvas import COLORS, INK, array_of, axes_of, dress, largest_of
+from .canvas import COLORS, INK, WIDE, array_of, axes_of, dress, largest_of
 from .heat import percent_bar
 
 GAP = 0.12  # between maps, of a map's width
@@ -32,7 +32,8 @@ def position_load(
     columns = min(num_experts, 8 if num_experts > 12 else 4 if num_experts > 3 else num_experts)
     rows = math.ceil(num_experts / columns)
     across, down = 1 + GAP, height / width + HEAD
-    ax = axes_of(ax, 1.4 + 1.05 * columns * across, 0.8 + 1.05 * rows * down)
+    unit = min(1.05, (WIDE - 1.2) / (columns * across), 12 / (rows * down))  # inches
+    ax = axes_of(ax, 1.2 + unit * columns * across, 0.5 + unit * rows * down, square=True)
     norm = Normalize(0, max(largest_of(load), 1e-9))
     for expert in range(num_experts):
         left, top = expert % columns * across, expert // columns * down + HEAD

@@ -9,6 +9,8 @@ import xml.etree.ElementTree as ET
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
 from .canvas import INK, LINE, NARROW, PAPER, SERIES, SOFT
 
@@ -29,11 +31,7 @@ def themed_svg(ax: Axes) -> str:
     colours follow the page's theme, heat maps and pictures are the same in both. It has no ids, so that a page can hold
     it twice, and no style attributes, which a page's policy forbids. The same figure gives the same text.
     """
-    file = io.StringIO()
-    with matplotlib.rc_context(OPTIONS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's fonts draw the text
-        ax.figure.figure.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
-    root = ET.fromstring(file.getvalue())
+    root = ET.fromstring(_drawn(ax.figure.figure))
     definitions = {one.get("id", ""): one for one in root.iter() if one.get("id")}
     _, _, width, height = map(float, root.get("viewBox", "").split())
     room = max(0.0, 72 * NARROW - width)  # beside narrow figures, so that letters are as large as in others
@@ -45,6 +43,21 @@ def themed_svg(ax: Axes) -> str:
     for child in root:
         _copy(child, drawing, definitions)
     return ET.tostring(drawing, encoding="unicode")
+
+
+def _drawn(figure: Figure) -> str:
+    """As matplotlib writes it, without paper; as `savefig`, which draws twice, but once."""
+    file, canvas, dpi, opaque = io.StringIO(), figure.canvas, figure.dpi, figure.patch.get_visible()
+    figure.patch.set_visible(False)
+    try:
+        with matplotlib.rc_context(OPTIONS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's fonts draw the text
+            FigureCanvasSVG(figure).print_svg(file, metadata=NO_METADATA)
+    finally:
+        figure.patch.set_visible(opaque)
+        figure.set_canvas(canvas)
+        figure.set_dpi(dpi)
+    return file.getvalue()
 
 
 def _copy(element: ET.Element, parent: ET.Element, definitions: dict[str, ET.Element]) -> None:
