@@ -9,8 +9,7 @@ from vmoe.report.seeds import rows_of
 
 
 def lines(*runs):
-    table = differences(rows_of(runs))
-    return {row[0]: row[1:] for row in table.rows()}
+    return {row[0]: row[1:] for table in differences(rows_of(runs)).tables for row in table.rows()}
 
 
 def test_a_line_for_each_key_that_differs(tmp_path):
@@ -31,16 +30,20 @@ def test_keys_that_a_config_has_not_are_told_from_values(tmp_path):
     first, second = run_of(tmp_path / "a"), run_of(tmp_path / "b")
     path = second.folder / "config.yaml"
     path.write_text(path.read_text().replace("    balance: 0.01\n", "    bias_rate: null\n"))
-    table = differences(rows_of([first, second]))
-    assert table.rows() == [("moe.gate.balance", "0.01", "–"), ("moe.gate.bias_rate", "–", "null")]
-    assert "no such key" in table.note
+    found = differences(rows_of([first, second]))
+    assert found.own.rows() == [("moe.gate.balance", "0.01", "–"), ("moe.gate.bias_rate", "–", "null")]
+    assert found.shared.rows() == []
+    assert found.lines == 2
+    assert "no such key" in found.own.note
 
 
 def test_a_section_stays_together_whoever_has_its_keys(tmp_path):
-    first, second = run_of(tmp_path / "a", max_steps="5"), run_of(tmp_path / "b")
+    first, second = run_of(tmp_path / "a"), run_of(tmp_path / "b")
+    path = first.folder / "config.yaml"
+    path.write_text(path.read_text().replace("  max_steps", "  extra: 1\n  max_steps"))
     path = second.folder / "config.yaml"
     path.write_text(path.read_text().replace("    balance", "    jitter: 0.1\n    balance"))
-    assert list(lines(first, second)) == ["moe.gate.jitter", "schedule.max_steps"]
+    assert list(lines(first, second)) == ["moe.gate.jitter", "schedule.extra"]  # as the sections are, not as they came
 
 
 def test_a_run_without_a_config_is_unknown_and_makes_no_difference(tmp_path):
@@ -48,4 +51,4 @@ def test_a_run_without_a_config_is_unknown_and_makes_no_difference(tmp_path):
     assert lines(run_of(tmp_path / "a"), bare) == {}
     runs = [run_of(tmp_path / "a"), run_of(tmp_path / "b", gate="self"), bare]
     assert lines(*runs) == {"moe.gate.kind": ("topk", "self", "?")}
-    assert "no config that can be read" in differences(rows_of(runs)).note
+    assert "no config that can be read" in differences(rows_of(runs)).shared.note

@@ -102,15 +102,17 @@ def test_a_row_goes_by_what_the_names_of_its_runs_share(tmp_path, names, label):
     assert labels(*(run_of(tmp_path / name, seed) for seed, name in enumerate(names))) == [label]
 
 
-def test_rows_of_one_name_go_by_their_folders(tmp_path):
+def test_rows_of_one_name_go_by_as_much_of_their_folders_as_tells_them_apart(tmp_path):
     short = [run_of(tmp_path / "short" / f"topk_{seed}", seed, max_steps="9") for seed in (0, 1)]
     whole = [run_of(tmp_path / "whole" / f"topk_{seed}", seed) for seed in (0, 1)]
-    assert labels(*short, *whole) == [str(tmp_path / "short" / "topk"), str(tmp_path / "whole" / "topk")]
+    assert labels(*short, *whole) == ["short/topk", "whole/topk"]
+    deep = [run_of(tmp_path / name / "x" / "topk", max_steps=name) for name in ("1", "2")]
+    assert labels(*deep, short[0]) == ["1/x/topk", "2/x/topk", "topk_0"]
 
 
 def test_the_same_folder_twice_has_two_names(tmp_path):
     run = run_of(tmp_path / "a", 0)
-    assert labels(run, run) == [f"{run.folder} (1)", f"{run.folder} (2)"]
+    assert labels(run, run, run_of(tmp_path / "b" / "a", gate="self")) == ["a (1)", "a (2)", "b/a"]
 
 
 @pytest.mark.parametrize("config", ["", "[]", "a: [", "a: &x 1\nb: *x", "a: &x [*x]", "\x00", "seed: 0", "? [1]\n: 2"])

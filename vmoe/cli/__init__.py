@@ -1,4 +1,4 @@
-"""The command line: `vmoe train | eval | upcycle | write | tokens | verify | inspect | compare`.
+"""The command line: `vmoe train | eval | upcycle | write | tokens | verify | inspect | report | compare`.
 
 One file a command; each imports what it needs.
 """
@@ -126,8 +126,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--output", metavar="FILE", help="default: RUN/inspect/CHECKPOINT.html")
 
-    compare = commands.add_parser("compare", help="one table of several runs")
+    report = commands.add_parser("report", help="a page of a run: training, routing, images, everything it recorded")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders of vmoe eval")
+    report.add_argument("--output", metavar="FOLDER", help="for the page of one run; default: RUN/report")
+
+    compare = commands.add_parser(
+        "compare", help="runs side by side: a table, and a page of what they differ in and how they trained"
+    )
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders of vmoe eval")
     compare.add_argument("--format", choices=("text", "markdown", "csv"), default="text", help="of the table (text)")
     compare.add_argument("--plot", metavar="FILE", help="PNG to draw: accuracy or perplexity against training FLOPs")
+    compare.add_argument(
+        "--output", metavar="FOLDER", help="folder for a page with curves and maps, its figures, and the table"
+    )
+    compare.add_argument(
+        "--each", action="store_true", help="a row for each run; default: seeds of one config are a row"
+    )
     return parser

@@ -11,11 +11,12 @@ from vmoe.report.table import Column
 from vmoe.report.tasks import Measure, Task, tasks_among
 
 MISSING = "–"
+FIGURE_SPACE = "\u2007"  # as wide as a digit
 NOTE = (
     "FLOPs: 2 per multiply-add. Routing columns: means over the MoE layers. Entropy: of the load, "
     "1 = perfectly even, ≥ the least possible at this density. Density: active token-expert pairs over all pairs."
 )
-SPREAD = "±: sample standard deviation over the seeds; where there is none, it is 0 at the digits shown."
+SPREAD = "±: sample standard deviation over the seeds of a row, left out where it is 0 at the digits shown."
 Samples = Sequence[Sample | None]
 
 
@@ -76,10 +77,11 @@ def pick(columns: dict[str, Column], keys: Sequence[str]) -> tuple[Column, ...]:
 
 def _entropy(entropy: Samples, entropy_min: Samples) -> Column:
     cells = tuple(
-        MISSING if value == MISSING else f"{value} (≥ {least})"
+        value if value == MISSING else f"{value} (≥ {least})"
         for value, least in zip(_fixed(entropy, 3), _fixed(_means(entropy_min), 2), strict=True)
     )
-    return Column("routing entropy", cells, _values("entropy", entropy) | _values("entropy_min", entropy_min))
+    values = _values("entropy", entropy) | _values("entropy_min", entropy_min)
+    return Column("routing entropy", cells, values, numeric=not _any_spread(cells))
 
 
 def _measured(measure: Measure, values: Samples) -> Column:
@@ -93,7 +95,8 @@ def _text(header: str, key: str, values: Sequence[str]) -> Column:
 
 
 def _number(header: str, key: str, values: Samples, scale: float = 1, digits: int = 2) -> Column:
-    return Column(header, _fixed(values, digits, scale), _values(key, values))
+    cells = _fixed(values, digits, scale)
+    return Column(header, cells, _values(key, values), numeric=not _any_spread(cells))
 
 
 def _scaled(header: str, key: str, values: Samples, prefixes: str) -> Column:
@@ -121,7 +124,17 @@ def _means(values: Samples) -> Samples:
 
 
 def _fixed(values: Samples, digits: int, scale: float = 1) -> tuple[str, ...]:
-    return tuple(MISSING if v is None or math.isnan(v.mean) else _with_spread(v, digits, scale) for v in values)
+    """With spreads, as many figures before each point, so that the means stand below each other."""
+    cells = [MISSING if v is None or math.isnan(v.mean) else _with_spread(v, digits, scale) for v in values]
+    if not _any_spread(cells):
+        return tuple(cells)
+    means = [0 if cell == MISSING else len(cell.split(" ± ")[0]) for cell in cells]
+    widest = max(means)
+    return tuple(FIGURE_SPACE * (widest - mean if mean else 0) + cell for mean, cell in zip(means, cells, strict=True))
+
+
+def _any_spread(cells: Sequence[str]) -> bool:
+    return any("±" in cell for cell in cells)
 
 
 def _with_spread(value: Sample, digits: int, scale: float) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vmoe.report.columns import SPREAD, columns_of, note_of, pick, tasks_of
+from vmoe.report.differences import Differences
 from vmoe.report.runs import Run
 from vmoe.report.seeds import Rows, labels_of, rows_of
 from vmoe.report.table import Column, Table
 
-__all__ = ["comparison", "comparison_table", "labels_of"]
+__all__ = ["comparison", "comparison_markdown", "comparison_table", "labels_of"]
 ROUTING = ("entropy", "load_max", "load_cv", "dead", "density")
 
 
@@ -39,6 +40,12 @@ def comparison_table(rows: Rows) -> Table:
     notes = [note_of(runs), *([SPREAD] if several else []), *rows.notes]
     names = [_names(rows), *([_seeds(rows)] if several else [])]
     return Table((*names, *pick(columns_of(members), keys)), " ".join(notes))
+
+
+def comparison_markdown(table: Table, differing: Differences) -> str:
+    """The table, and below it the config lines that differ."""
+    heading = ["\nThe configs differ in:\n\n"] if differing.tables else []
+    return "".join([table.markdown(), *heading, "\n".join(one.markdown() for one in differing.tables)])
 
 
 def _names(rows: Rows) -> Column:

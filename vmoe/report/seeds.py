@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vmoe.report.runs import Run
 
@@ -135,14 +136,26 @@ def _evaluated_as(run: Run) -> Hashable:
 
 
 def _labels(groups: Sequence[Sequence[Run]]) -> tuple[str, ...]:
-    """Of each group what the names of its runs share, or their folders where several groups share that."""
-    labels = [_shared([run.name for run in group]) for group in groups]
-    folders = [_shared([str(run.folder) for run in group]) for group in groups]
-    apart = [label if labels.count(label) == 1 else folder for label, folder in zip(labels, folders, strict=True)]
+    """Of each group what the names of its runs share; where several groups share that, with as much of the folders
+    before it as tells them apart.
+    """
+    names = labels = [_shared([run.name for run in group]) for group in groups]
+    for further in range(1, 1 + max(len(run.folder.parts) for group in groups for run in group)):
+        labels = [
+            _shared([_with_parents(run, further) for run in group]) if labels.count(label) > 1 else label
+            for label, group in zip(labels, groups, strict=True)
+        ]
+    alike = [name if labels.count(label) > 1 else label for name, label in zip(names, labels, strict=True)]
     return tuple(
-        label if apart.count(label) == 1 else f"{label} ({apart[: index + 1].count(label)})"
-        for index, label in enumerate(apart)
+        label if alike.count(label) == 1 else f"{label} ({alike[: index + 1].count(label)})"
+        for index, label in enumerate(alike)
     )
+
+
+def _with_parents(run: Run, further: int) -> str:
+    """A run's name with so many folders before it, as far as its folder was given."""
+    own, given = len(run.name.split("/")), run.folder.parts
+    return run.name if len(given) <= own else str(Path(*given[-own - further :]))
 
 
 def _shared(names: Sequence[str]) -> str:

@@ -8,9 +8,11 @@ import io
 import textwrap
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vmoe.report.page import as_it_reads
+
+LONGEST = 49  # characters of a cell in the terminal
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,11 @@ class Table:
     note: str = ""
 
     def text(self) -> str:
-        """For the terminal: aligned, numbers to the right, long headers on several lines, controls spelled out."""
+        """For the terminal: aligned, numbers to the right, long headers on several lines, long cells cut."""
         widths, headers = [], []
         for column in self.columns:
-            width = max((_width(_in_a_line(cell)) for cell in column.cells), default=0)
-            title = _in_a_line(column.header)
+            width = max((_width(_in_the_terminal(cell)) for cell in column.cells), default=0)
+            title = _in_the_terminal(column.header)
             header = textwrap.wrap(title, max(width, 8), break_long_words=False, break_on_hyphens=False)
             headers.append(header)
             widths.append(max([width, *map(_width, header)]))
@@ -41,7 +43,7 @@ class Table:
         headers = [[""] * (height - len(header)) + header for header in headers]  # they end on the same line
         lines = [self._line(parts, widths) for parts in zip(*headers, strict=True)]
         lines.append("  ".join("─" * width for width in widths))
-        lines += [self._line([_in_a_line(cell) for cell in cells], widths) for cells in self.rows()]
+        lines += [self._line([_in_the_terminal(cell) for cell in cells], widths) for cells in self.rows()]
         if self.note:
             lines += ["", *textwrap.wrap(_in_a_line(self.note), max(60, len(lines[height])))]
         return "\n".join(lines) + "\n"
@@ -64,18 +66,6 @@ class Table:
         writer.writerows(zip(*values.values(), strict=True))
         return stream.getvalue()
 
-    def take(self, rows: Sequence[int]) -> Table:
-        """Of these rows alone, in this order."""
-        columns = (
-            replace(
-                column,
-                cells=tuple(column.cells[row] for row in rows),
-                values={key: tuple(values[row] for row in rows) for key, values in column.values.items()},
-            )
-            for column in self.columns
-        )
-        return replace(self, columns=tuple(columns))
-
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         parts = []
         for column, cell, width in zip(self.columns, cells, widths, strict=True):
@@ -97,6 +87,13 @@ def _width(text: str) -> int:
 def _in_a_line(text: str) -> str:
     """What a terminal can show without being told to do anything else."""
     return as_it_reads(text.replace("\n", " ").replace("\t", " "))
+
+
+def _in_the_terminal(text: str) -> str:
+    """In a line, cut in its middle where it is too long."""
+    line = _in_a_line(text)
+    half = (LONGEST - 1) // 2
+    return line if len(line) <= LONGEST else f"{line[:half]}…{line[-half:]}"
 
 
 def _as_markdown(text: str) -> str:
