@@ -65,7 +65,7 @@ def forward_images(model: nn.Module, images: Tensor, prepare: Callable[[Tensor],
     for name, shape in shapes.items():
         grid = token_grid(model, shape, height)
         if grid is not None:
-            layers.append(MapLayer(name, tuple(grid), torch.cat(weights[name]).numpy()))
+            layers.append(MapLayer(name, (grid.prefix, grid.rows, grid.columns), torch.cat(weights[name]).numpy()))
     shown = {layer.name for layer in layers}
     return Forwarded(torch.cat(logits), tuple(layers), tuple(name for name in weights if name not in shown))
 
