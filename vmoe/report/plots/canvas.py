@@ -26,9 +26,10 @@ SERIES = (
 )
 BLUE, VERMILION, *_ = (light for light, _ in SERIES)
 DASHES: tuple[object, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.6, 1.4, 1.6)))
-MARKERS = "osD^vPX"
+MARKERS = "osD^vX"
 MAX_LABEL = 40  # characters of a name
 NARROW, WIDE = 7.2, 9.0  # inches: figures are about as wide as each other, and their letters as large
+LOW, HIGH = 2.3, 14.0
 
 
 def new_figure(width: float, height: float, *, square: bool = False) -> Figure:
@@ -37,8 +38,8 @@ def new_figure(width: float, height: float, *, square: bool = False) -> Figure:
 
 
 def axes_of(ax: Axes | None, width: float, height: float, *, square: bool = False) -> Axes:
-    """These axes, or those of a `new_figure`, which is never very wide or tall."""
-    return new_figure(min(width, WIDE), min(height, 14.0), square=square).add_subplot() if ax is None else ax
+    """These axes, or those of a `new_figure` within limits."""
+    return new_figure(min(width, WIDE), min(max(height, LOW), HIGH), square=square).add_subplot() if ax is None else ax
 
 
 def save_png(ax: Axes, path: Path) -> Path:
@@ -97,7 +98,7 @@ def log_axis(axis: Axis, values: ArrayLike) -> None:
 def power_of_ten(value: float) -> str:
     """A number as 0.05, or far from 1 as 5·10⁻⁷, without markup."""
     if value <= 0 or 1e-4 <= value < 1e5:
-        return f"{value:.4g}"
+        return f"{value:g}"
     mantissa, _, exponent = f"{value:.3e}".partition("e")
     power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return power if float(mantissa) == 1 else f"{float(mantissa):g}·{power}"

@@ -68,6 +68,12 @@ def name_right(ax: Axes, labels: Sequence[str], title: str) -> None:
     right.spines[:].set_visible(False)
 
 
+def entropy_text(value: float, least: float | None) -> str:
+    """An entropy and the least that it could be, each a dash where it is not a number."""
+    text = f"{value:.3f}" if np.isfinite(value) else "–"
+    return text if least is None or not np.isfinite(least) else f"{text} (≥ {least:.2f})"
+
+
 def color_bar(
     ax: Axes, image: AxesImage, label: str, ticks: Sequence[float], names: Sequence[str], *, more: bool = False
 ) -> Axes:

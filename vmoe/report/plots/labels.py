@@ -36,7 +36,8 @@ def label_load(
         raise ValueError(f"most is {most}; allowed: at least 1")
     unevenness = (load**2).sum(axis=1)
     shown = np.argsort(-unevenness, kind="stable")[:most]
-    favourite, strength = load.argmax(axis=1), load.max(axis=1)
+    strength = load.max(axis=1)
+    favourite = np.where(strength > 0, load.argmax(axis=1), load.shape[1])  # labels without a pair stand last
     order = shown[np.lexsort((shown, -strength[shown], favourite[shown]))]
     num_experts = load.shape[1]
     ax = axes_of(ax, max(4.6 + 0.34 * num_experts, NARROW), 1.7 + 0.21 * len(order))

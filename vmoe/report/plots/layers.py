@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from .canvas import BLUE, LINE, NARROW, PAPER, array_of, axes_of, check_count, dress, largest_of
-from .heat import heat_map, name_right, name_rows, number_ticks, percent_bar, print_values
+from .canvas import BLUE, INK, LINE, NARROW, PAPER, array_of, axes_of, check_count, dress, largest_of
+from .heat import entropy_text, heat_map, name_right, name_rows, number_ticks, percent_bar, print_values
 
 
 def entropy_by_layer(
@@ -29,20 +29,19 @@ def entropy_by_layer(
     values = array_of("entropy", entropy, ("layers",))
     check_count("entropy_min", entropy_min, len(values), "one a layer")
     check_count("layers", layers, len(values), "one a layer")
-    least = np.asarray(entropy_min, dtype=float)
+    least = array_of("entropy_min", entropy_min, ("layers",))
     rows = np.arange(len(values))
     ax = axes_of(ax, NARROW, 1.5 + 0.32 * len(values))
     ax.barh(rows, 1 - least, left=least, height=0.42, color=LINE, linewidth=0)
     ax.plot(values, rows, "o", color=BLUE, markersize=8, markeredgecolor=PAPER, markeredgewidth=1, clip_on=False)
     dress(ax, title=title, xlabel="normalised routing entropy (bar: from the least possible to even load)")
-    ax.set_ylabel("MoE layer")
+    ax.set_ylabel("MoE layer", color=INK)
     ax.grid(axis="x", color=LINE, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.set_xlim(0, 1)
     ax.set_ylim(len(values) - 0.4, -0.6)
     name_rows(ax, layers)
-    texts = [f"{value:.3f} (≥ {low:.2f})" for value, low in zip(values, least, strict=True)]
-    name_right(ax, texts, "entropy")
+    name_right(ax, list(map(entropy_text, values, least)), "entropy")
     return ax
 
 

@@ -72,7 +72,7 @@ def draw_line(ax: Axes, x: Values, y: Values, *, markers: bool = False, **style:
     beside = np.pad(drawn, 1)
     alone = drawn & ~beside[:-2] & ~beside[2:]
     where = np.flatnonzero(drawn if markers else alone)
-    shape = {"markersize": 5, "markeredgewidth": 0, "linewidth": 1.7, "clip_on": False, **style}
+    shape = {"markersize": 5, "markeredgewidth": 0, "linewidth": 1.7, **style}
     if not len(where):
         shape.pop("marker", None)
     (line,) = ax.plot(x, np.where(drawn, y, np.nan), markevery=where.tolist() or None, **shape)
@@ -81,7 +81,6 @@ def draw_line(ax: Axes, x: Values, y: Values, *, markers: bool = False, **style:
 
 def legend_above(ax: Axes, handles: Sequence[Line2D], labels: Sequence[str]) -> None:
     """A legend in a row between the title and the axes."""
-    ax.title.set_position((0.5, 1.0))
     ax.set_title(ax.get_title(), fontsize=11, pad=24)
     ax.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(labels), frameon=False, fontsize=9,

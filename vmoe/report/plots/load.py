@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from vmoe.report.runs import Run, parse_result, read_run
 
 from .canvas import INK, NARROW, SOFT, array_of, axes_of, check_count, dress, largest_of, readable, save_png
-from .heat import fair_bar, heat_map, name_right, name_rows, number_ticks, print_values
+from .heat import entropy_text, fair_bar, heat_map, name_right, name_rows, number_ticks, print_values
 
 
 def expert_load(
@@ -45,10 +45,8 @@ def expert_load(
     name_rows(ax, layers)
     print_values(ax, load, image)
     if entropy is not None:
-        labels = [f"{value:.3f}" for value in entropy]
-        if entropy_min is not None:
-            labels = [f"{label} (≥ {least:.2f})" for label, least in zip(labels, entropy_min, strict=True)]
-        name_right(ax, labels, "routing entropy")
+        least = [None] * num_layers if entropy_min is None else entropy_min
+        name_right(ax, list(map(entropy_text, entropy, least)), "routing entropy")
     fair_bar(ax, image, fair, "load (% of pairs)")
     return ax
 

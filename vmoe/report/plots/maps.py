@@ -32,7 +32,7 @@ def routing_map(image: Pixels, weights_NE: Weights, grid: Grid, ax: Axes | None 
     strongest, tinted = _tinted(image[None], np.asarray(weights_NE)[None], grid)
     num_experts = np.shape(weights_NE)[-1]
     ax = axes_of(ax, NARROW, 0.5 + 3.0 * image.shape[0] / image.shape[1], square=True)
-    _show(ax, mosaic([[image, tinted[0]]]), title)
+    _show(ax, mosaic([[image, tinted[0]]], *image.shape[:2]), title)
     _legend(ax, strongest, num_experts)
     return ax
 
@@ -62,7 +62,7 @@ def routing_maps(
     down = len(rows) * images.shape[1] / images.shape[2]
     unit = min(1.1, (WIDE - 1.2) / columns, 12 / down)  # inches
     ax = axes_of(ax, 1.2 + unit * columns, 0.5 + unit * down, square=True)
-    _show(ax, mosaic(rows), title)
+    _show(ax, mosaic(rows, *images.shape[1:3]), title)
     _legend(ax, strongest, np.shape(weights_nNE)[-1])
     return ax
 
@@ -85,11 +85,11 @@ def favourite_patches(
         [patch if here else None for patch, here in zip(*row, strict=True)] for row in zip(patches, there, strict=True)
     ]
     num_experts, most = there.shape
+    height, width = patches.shape[2:4]
     side = min(0.46, 12 / num_experts, (WIDE - 1) / most)
-    ax = axes_of(ax, 1.0 + side * most, 0.5 + side * num_experts * patches.shape[2] / patches.shape[3], square=True)
-    height = patches.shape[2]
-    picture, gap = mosaic(rows), _gap(height)
-    _show(ax, picture, title)
+    ax = axes_of(ax, 1.0 + side * most, 0.5 + side * num_experts * height / width, square=True)
+    gap = _gap(height)
+    _show(ax, mosaic(rows, height, width), title)
     ax.set_axis_on()
     ax.set_xticks([])
     middles = np.arange(num_experts) * (height + gap) + (height - 1) / 2
@@ -98,9 +98,8 @@ def favourite_patches(
     return ax
 
 
-def mosaic(rows: Sequence[Sequence[Pixels | None]]) -> Pixels:
-    """Tiles of one size, in rows, as one picture with an alpha channel; gaps and None are transparent."""
-    height, width = next(tile.shape[:2] for row in rows for tile in row if tile is not None)
+def mosaic(rows: Sequence[Sequence[Pixels | None]], height: int, width: int) -> Pixels:
+    """Tiles of that size, in rows, as one picture with an alpha channel; gaps and None are transparent."""
     gap, columns = _gap(height), max(map(len, rows))
     picture = np.zeros((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
     for r, row in enumerate(rows):

@@ -20,6 +20,7 @@ THEMED = {
     **{"#000000": "var(--ink)", INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--page)"},
 }
 PAINTS = ("fill", "stroke")
+DIGITS = {"d": 2, "x": 2, "y": 2, "transform": 5}  # that can be seen
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 OPTIONS = {"svg.fonttype": "none", "svg.hashsalt": "", "svg.image_inline": True, "image.composite_image": False}
 
@@ -34,11 +35,11 @@ def themed_svg(ax: Axes) -> str:
     root = ET.fromstring(_drawn(ax.figure.figure))
     definitions = {one.get("id", ""): one for one in root.iter() if one.get("id")}
     _, _, width, height = map(float, root.get("viewBox", "").split())
-    room = max(0.0, 72 * NARROW - width)  # beside narrow figures, so that letters are as large as in others
-    view = f"{-room / 2:g} 0 {width + room:g} {height:g}"
+    wide = max(width, 72 * NARROW)  # room beside narrow figures, so that letters are as large as in others
+    view = f"0 0 {wide:g} {height:g}"
     drawing = ET.Element("svg", {"class": "plot", "viewBox": view, "width": "100%", "role": "img"})
     drawing.set("stroke-linejoin", "round")
-    label = ax.get_title() or " ".join(filter(None, [ax.get_ylabel(), "over", ax.get_xlabel()]))
+    label = ax.get_title() or " over ".join(filter(None, [ax.get_ylabel(), ax.get_xlabel()])) or "figure"
     drawing.set("aria-label", " ".join(label.split()))
     for child in root:
         _copy(child, drawing, definitions)
@@ -67,16 +68,18 @@ def _copy(element: ET.Element, parent: ET.Element, definitions: dict[str, ET.Ele
         return
     attributes = _attributes(element)
     if tag == "use":
-        target = definitions[element.get(f"{XLINK}href", "").removeprefix("#")]
+        target = definitions[attributes.pop("href").removeprefix("#")]
         place = f"translate({attributes.pop('x', '0')} {attributes.pop('y', '0')})"
         attributes = {**_attributes(target), **attributes, "transform": place}
         tag = "path"
+    if tag in ("path", "rect", "text"):
+        attributes.setdefault("fill", "var(--ink)")  # black, which matplotlib leaves out
     clip = attributes.pop("clip-path", None)
     if tag == "path" and _is_invisible(attributes):
         return
     if clip:
         attributes["clip-path"] = _shape(definitions[clip[5:-1]])
-    if tag == "g" and not attributes:
+    if tag == "a" or (tag == "g" and not attributes):
         for child in element:
             _copy(child, parent, definitions)
         return
@@ -98,21 +101,19 @@ def _attributes(element: ET.Element) -> dict[str, str]:
             found |= {key.strip(): setting.strip() for key, _, setting in declarations}
         elif name != "id":
             found[name] = value
-    for name in ("font-family", "stroke-dashoffset") if found.get("stroke-dashoffset") == "0" else ("font-family",):
-        found.pop(name, None)
-    is_text = element.tag == f"{SVG}text"
-    if is_text:
-        found.setdefault("fill", "#000000")
+    found.pop("font-family", None)
+    if found.get("stroke-dashoffset") == "0":
+        del found["stroke-dashoffset"]
     for name in PAINTS:
         if name in found:
-            found[name] = THEMED.get(found[name], found[name])
+            found[name] = "none" if found[name].startswith("url(") else THEMED.get(found[name], found[name])
     if "href" in found:
         found["href"] = "".join(found["href"].split())
-    for name in ("d", "x", "y", "points", "transform"):
+    for name, digits in DIGITS.items():
         if name in found:
-            found[name] = _short(" ".join(found[name].split()))
-    if "stroke" not in found and "fill" not in found and element.tag == f"{SVG}path":
-        found["fill"] = "var(--ink)"
+            found[name] = _short(found[name], digits)
+    if found.get("transform", "").startswith("rotate(-0 "):
+        del found["transform"]
     return found
 
 
@@ -127,13 +128,14 @@ def _shape(clip: ET.Element) -> str:
     """A clip path as CSS has it, which needs no id."""
     (inner,) = clip
     if inner.tag == f"{SVG}path":
-        return f'path("{_short(" ".join(inner.get("d", "").split()))}") view-box'
+        return f'path("{_short(inner.get("d", ""), 2)}") view-box'
     x, y, width, height = (float(inner.get(name, "0")) for name in ("x", "y", "width", "height"))
     right, bottom = x + width, y + height
     corners = [(x, y), (right, y), (right, bottom), (x, bottom)]
-    return f"polygon({', '.join(f'{a:g}px {b:g}px' for a, b in corners)}) view-box"
+    return f"polygon({', '.join(f'{a:.2f}px {b:.2f}px' for a, b in corners)}) view-box"
 
 
-def _short(numbers: str) -> str:
-    """With as many digits as can be seen."""
-    return re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]):.3f}".rstrip("0").rstrip("."), numbers)
+def _short(numbers: str, digits: int) -> str:
+    """In one line, with so many digits after the point."""
+    line = " ".join(numbers.split())
+    return re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]):.{digits}f}".rstrip("0").rstrip("."), line)

@@ -40,13 +40,14 @@ def dynamics(
     ax = axes_of(ax, NARROW, 3.8)
     dress(ax, title=title, xlabel=STEPS, ylabel="density ρ" if entropy is None else "density ρ, entropy", grid=True)
     blue, vermilion, green = (light for light, _ in SERIES[:3])
-    found = [(draw_line(ax, x, _gaps(density), color=blue, marker="o"), "density ρ")]
+    found = [(draw_line(ax, x, _gaps(density), color=blue, marker="o", clip_on=False), "density ρ")]
     if target_density is not None:
         target = ax.axhline(target_density, color=SOFT, linewidth=1.2, linestyle=(0, (1.2, 1.4)))
         found.append((target, f"target ρ = {target_density:.3g}"))
     if entropy is not None:
         dashes = (0, (7, 1.6, 1.4, 1.6))
-        found.append((draw_line(ax, x, _gaps(entropy), color=green, linestyle=dashes, marker="D"), "routing entropy"))
+        line = draw_line(ax, x, _gaps(entropy), color=green, linestyle=dashes, marker="D", clip_on=False)
+        found.append((line, "routing entropy"))
     ax.set_ylim(0, 1.0 if entropy is not None else None)
     ax.margins(x=0.02)
     count_axis(ax.xaxis, x)
@@ -107,6 +108,8 @@ def stability(
     few = len(changed) <= 6
     ax = curves(series, ax, title=title, xlabel=STEPS, ylabel="tokens whose experts changed (%)", markers=few)
     ax.set_ylim(bottom=0)
+    for line in ax.lines:
+        line.set_clip_on(False)  # one at 0 is as thick as others
     return ax
 
 
