@@ -46,15 +46,14 @@ def sections_of(rows: Sequence[Row], histories: Sequence[History], task: Task, *
     if left := rows[MOST_ROWS:]:
         named = ", ".join(row.label for row in left)
         told = [Absent(f"Of {len(rows)} rows the first {MOST_ROWS} are drawn; without lines and maps: {named}.")]
-    scores = [_score(rows, task, cost, key) for cost in costs_of(task)]
-    found = {
-        "score": ("score against cost", [*seeds, Grid(scores)]),
-        "training": ("training", [*seeds, *told, Grid(_training(shown, drawn, task, key))]),
-        "routing": ("routing", [*told, *_routing(shown, key)]),
-    }
+    found: list[tuple[str, str, list[Block]]] = [
+        ("score", "score against cost", [*seeds, Grid([_score(rows, task, cost, key) for cost in costs_of(task)])]),
+        ("training", "training", [*seeds, *told, Grid(_training(shown, drawn, task, key))]),
+        ("routing", "routing", [*told, *_routing(shown, key)]),
+    ]
     return [
         Section(key + name, _capital(f"{prefix}: {title}" if prefix else title), blocks)
-        for name, (title, blocks) in found.items()
+        for name, title, blocks in found
     ]
 
 
@@ -71,8 +70,10 @@ def _score(rows: Sequence[Row], task: Task, cost: Cost, key: str) -> Block:
 
 def _training(rows: Sequence[Row], histories: Sequence[History], task: Task, key: str) -> list[Block]:
     scores = [history.evaluated(task.score) for history in histories]
+    losses = [history.trained("loss") for history in histories]
+    coefficients = [history.trained("balance_coefficient", log=True) for history in histories]
     wanted = (
-        ("loss", "Training loss", "loss of training batches", [one.trained("loss") for one in histories], None),
+        ("loss", "Training loss", "loss of training batches", losses, spans_factors(losses)),
         ("curve", "Score", task.axis, scores, spans_factors(scores)),
         (
             "entropy",
@@ -82,20 +83,14 @@ def _training(rows: Sequence[Row], histories: Sequence[History], task: Task, key
             False,
         ),
         ("density", "Density", "density ρ", [one.observed("routing.density") for one in histories], False),
-        (
-            "coefficient",
-            "Coefficient λ",
-            "coefficient λ (log scale)",
-            [one.trained("balance_coefficient", log=True) for one in histories],
-            True,
-        ),
+        ("coefficient", "Coefficient λ", "coefficient λ (log scale)", coefficients, True),
     )
     blocks: list[Block] = []
     for name, title, ylabel, lines, log in wanted:
         if not any(line.steps for line in lines):
             blocks.append(Absent(f"{title}: no run has logged any."))
             continue
-        draw = partial(draw_curves, rows, lines, ylabel=ylabel, log=spans_factors(lines) if log is None else log)
+        draw = partial(draw_curves, rows, lines, ylabel=ylabel, log=log)
         blocks.append(Plot(f"{key}training-{name}", title, draw, CAPTIONS[name]))
     return blocks
 
