@@ -1,6 +1,7 @@
 """Plots of lines and of routing over time: what they show of which values, gaps, and what they refuse."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_series_are_apart_without_their_colours_and_without_their_dashes():
     ax = curves({str(i): ([0, 1], [i, i]) for i in range(12)})
     looks = [(line.get_color(), line._dash_pattern[1] and tuple(line._dash_pattern[1])) for line in ax.lines]
     assert len(set(looks)) == 12
-    for one, other in zip(looks, looks[1:], strict=False):
+    for one, other in pairwise(looks):
         assert one[0] != other[0]
         assert one[1] != other[1]
 
