@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from functools import cache
 
 import numpy as np
 import pytest
@@ -26,9 +27,14 @@ def picture():
     return routing_map(np.zeros((4, 4, 3), np.uint8), np.ones((4, 2)), (0, 2, 2))
 
 
-@pytest.fixture(scope="module", params=[lines, load, picture])
+@cache
+def svg_of(draw):
+    return themed_svg(draw())
+
+
+@pytest.fixture(params=[lines, load, picture])
 def svg(request):
-    return themed_svg(request.param())
+    return svg_of(request.param)
 
 
 def test_nothing_needs_a_style_an_id_a_script_or_another_file(svg):
@@ -63,7 +69,7 @@ def test_colours_are_the_pages_or_have_two_forms(svg):
 
 
 def test_text_is_text_in_the_pages_font():
-    root = ET.fromstring(themed_svg(load()))
+    root = ET.fromstring(svg_of(load))
     found = {text.text: text for text in root.iter("text")}
     assert {"blocks.1.mlp", "load", "75.0", "expert", "0.800"} <= set(found)
     assert all(text.get("font-family") is None for text in found.values())
@@ -72,7 +78,7 @@ def test_text_is_text_in_the_pages_font():
 
 
 def test_hostile_names_are_text():
-    for svg in (themed_svg(lines()), themed_svg(load())):
+    for svg in (svg_of(lines), svg_of(load)):
         assert "<script" not in svg
         assert "\x00" not in svg
         assert "\u202e" not in svg
@@ -80,13 +86,13 @@ def test_hostile_names_are_text():
 
 
 def test_lines_have_a_form_for_each_theme():
-    svg = themed_svg(lines())
+    svg = svg_of(lines)
     assert 'stroke="light-dark(#0072b2, ' in svg
     assert "var(--line)" in svg
 
 
 def test_the_same_figure_gives_the_same_text_and_is_left_as_it_was():
-    assert themed_svg(load()) == themed_svg(load())
+    assert themed_svg(load()) == svg_of(load)
     figure = load().figure
     figure.set_dpi(123)
     before = (figure.dpi, figure.canvas, figure.patch.get_visible(), figure.get_size_inches().tolist())
@@ -122,7 +128,7 @@ def test_thousands_of_cells_are_one_small_picture():
 
 
 def test_a_page_holds_a_figure_twice():
-    svg = themed_svg(load())
+    svg = svg_of(load)
     page = document("page", [Part(svg), Part(svg)])
     assert page.count(svg) == 2
     assert "style=" not in svg.replace('style="fill:red"', "").replace("style=&quot;", "")

@@ -20,6 +20,8 @@ THEMED = {
     **{"#000000": "var(--ink)", INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--page)"},
 }
 PAINTS = ("fill", "stroke")
+LEFT_OUT = {"defs", "metadata", "clipPath", "style", "title"}
+FILLED, WORDED = {"path", "rect", "text"}, {"text", "tspan"}
 DIGITS = {"d": 2, "x": 2, "y": 2, "transform": 5}  # that can be seen
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 OPTIONS = {"svg.fonttype": "none", "svg.hashsalt": "", "svg.image_inline": True, "image.composite_image": False}
@@ -64,7 +66,7 @@ def _drawn(figure: Figure) -> str:
 def _copy(element: ET.Element, parent: ET.Element, definitions: dict[str, ET.Element]) -> None:
     """What is visible of an element, below parent."""
     tag = element.tag.removeprefix(SVG)
-    if tag in ("defs", "metadata", "clipPath", "style", "title"):
+    if tag in LEFT_OUT:
         return
     attributes = _attributes(element)
     if tag == "use":
@@ -72,7 +74,7 @@ def _copy(element: ET.Element, parent: ET.Element, definitions: dict[str, ET.Ele
         place = f"translate({attributes.pop('x', '0')} {attributes.pop('y', '0')})"
         attributes = {**_attributes(target), **attributes, "transform": place}
         tag = "path"
-    if tag in ("path", "rect", "text"):
+    if tag in FILLED:
         attributes.setdefault("fill", "var(--ink)")  # black, which matplotlib leaves out
     clip = attributes.pop("clip-path", None)
     if tag == "path" and _is_invisible(attributes):
@@ -84,7 +86,7 @@ def _copy(element: ET.Element, parent: ET.Element, definitions: dict[str, ET.Ele
             _copy(child, parent, definitions)
         return
     copy = ET.SubElement(parent, tag, attributes)
-    copy.text = element.text if tag in ("text", "tspan") else None
+    copy.text = element.text if tag in WORDED else None
     for child in element:
         _copy(child, copy, definitions)
     if tag == "g" and not len(copy):
