@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from world import make_world, vmoe
 
 import vmoe as package
+from vmoe.report import read_counts
+from vmoe.report.routing_maps import read_routing_maps
 
 ROOT = Path(__file__).parents[2]
 FIGURES = {"entropy", "entropy_min", "token_entropy", "load_cv", "load_max", "dead", "density"}
@@ -45,7 +48,7 @@ def test_a_run_leaves_what_is_documented(trained):
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert files == {
         *("config.yaml", "environment.json", "metrics.jsonl", "result.json", "expert_load.png"),
-        *("checkpoints/last.pt", "checkpoints/best.pt"),
+        *("routing.npz", "routing_maps.npz", "checkpoints/last.pt", "checkpoints/best.pt"),
     }
     result = json.loads((run / "result.json").read_text())
     assert set(result) == RESULT
@@ -56,6 +59,32 @@ def test_a_run_leaves_what_is_documented(trained):
     assert result["train_flops"] > 24 * result["flops_per_image"]
     environment = json.loads((run / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_counts_are_of_the_figures_of_the_result(inside):
+    """10 images of 5 tokens, 2 of 4 experts each; the patches lie 2 by 2 after the class token."""
+    result = json.loads(Path("runs/topk/result.json").read_text())["routing"]["layers"][0]
+    counts = read_counts(Path("runs/topk/routing.npz"))
+    assert counts.labels == ("dark", "light")
+    layer = counts.layers["blocks.1.mlp"]
+    assert layer.grid.tolist() == [1, 2, 2]
+    assert int(layer.tokens) == 50
+    assert (layer.pairs / 100).tolist() == pytest.approx(result["load"])
+    assert layer.co_activation.tolist() == result["co_activation"]
+    assert layer.tokens_by_experts.tolist() == result["experts_per_token"]
+    assert layer.pairs_by_label.sum(0).tolist() == layer.pairs_by_position.sum(0).tolist() == layer.pairs.tolist()
+    assert layer.tokens_by_position.tolist() == [10] * 5
+    assert layer.pairs_by_label.sum(1).tolist() == [50, 50]
+
+
+def test_maps_are_of_images_of_the_evaluation(inside):
+    maps = read_routing_maps(Path("runs/topk/routing_maps.npz"))
+    assert maps.images.shape == (10, 8, 8, 3)
+    assert maps.labels == ("dark",) * 5 + ("light",) * 5
+    (layer,) = maps.layers
+    assert (layer.name, layer.grid) == ("blocks.1.mlp", (1, 2, 2))
+    counts = read_counts(Path("runs/topk/routing.npz")).layers["blocks.1.mlp"]
+    assert (layer.weights >= 0).sum((0, 1)).tolist() == counts.pairs.tolist()  # the sample is the whole set
 
 
 def test_the_last_line_is_the_results_path_and_headline(trained):
@@ -87,6 +116,11 @@ def test_evaluation_from_the_checkpoint_equals_that_at_the_end_of_training(insid
     )
     speed = {"images_per_second"}
     assert {key: trained[key] for key in RESULT - speed} == {key: evaluated[key] for key in RESULT - speed}
+    for file in ("routing.npz", "routing_maps.npz"):
+        at_the_end, again = (np.load(Path("runs/topk", *at, file)) for at in ((), ("eval", "last-val")))
+        assert at_the_end.files == again.files
+        for name in again.files:
+            np.testing.assert_array_equal(at_the_end[name], again[name], err_msg=name)  # equal where both have no number
 
 
 def test_evaluation_takes_other_data_and_another_folder(inside):

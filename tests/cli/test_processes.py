@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from processes import in_processes, torchrun
@@ -65,6 +66,16 @@ def test_evaluation_gives_the_same_counts_and_statistics(world, start, processes
     density = alone["routing"]["mean"]["density"]
     assert 0 < density < 1, "the case says nothing unless some pairs are active and some are not"
     assert equal(alone, together)
+    assert_same_counts("alone", "together")
+
+
+def assert_same_counts(first: str, second: str) -> None:
+    """Every integer that is kept of the routing."""
+    one, two = (np.load(Path(folder, "routing.npz")) for folder in (first, second))
+    assert one.files == two.files
+    assert "0.pairs_by_position" in one.files
+    for name in one.files:
+        assert np.array_equal(one[name], two[name]), name
 
 
 def test_a_sweep_of_thresholds_gives_the_same_and_is_written_once(world):
@@ -124,4 +135,5 @@ def test_text_in_two_processes_trains_and_counts_as_in_one(text_world):
     assert alone["eval_tokens"] == two["eval_tokens"]
     assert alone["eval_tokens"] % 16
     assert alone["routing"] == two["routing"]
+    assert_same_counts("alone", "runs/two")
     assert alone["loss"] == pytest.approx(two["loss"], rel=1e-6)

@@ -6,10 +6,14 @@ import argparse
 from pathlib import Path
 
 from vmoe.train.distributed import start_processes
+from vmoe.train.evaluate import Evaluation
+from vmoe.train.probe import Probe
 
 from .outcome import announce
+from .routing_files import save_routing
 from .subject import Subject, open_subject, prepare
 from .sweep import parse_thresholds, sweep, trained_threshold
+from .tasks import assembly_of
 
 
 def run(options: argparse.Namespace) -> None:
@@ -33,6 +37,16 @@ def run(options: argparse.Namespace) -> None:
 
 def evaluate(subject: Subject, *, routing: bool) -> None:
     """Evaluate once; the first process writes the result and says where it is."""
-    outcome = subject.evaluate(routing=routing)
+    evaluation = subject.evaluation(routing=routing)
     if subject.processes.first:
-        announce(outcome, subject.prepared.folder)
+        announce(subject.outcome_of(evaluation), subject.prepared.folder)
+        save_routing_of(subject, evaluation)
+
+
+def save_routing_of(subject: Subject, evaluation: Evaluation) -> None:
+    """Write what the evaluation counted, and a sample of its data with the routing."""
+    _, stored, config, folder = subject.prepared
+    samples, batch_size = config.train.probe_samples, config.data.eval_batch_size
+    probe = Probe.read(subject.loader, samples, batch_size) if samples and evaluation.routing else None
+    assembly, entry = assembly_of(config), stored["data"]
+    save_routing(evaluation.stats, subject.model, subject.task, assembly, entry, probe, folder)

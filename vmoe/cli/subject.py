@@ -15,7 +15,7 @@ from vmoe.config import ConfigError, RunConfig, override_config
 from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import Cost, measure_cost
 from vmoe.train.distributed import Processes
-from vmoe.train.evaluate import evaluate
+from vmoe.train.evaluate import Evaluation, evaluate
 from vmoe.train.loaders import Loader
 from vmoe.train.precision import choose_precision
 from vmoe.train.result import describe_result, headline
@@ -73,8 +73,15 @@ class Subject:
 
     def evaluate(self, *, routing: bool = True) -> Outcome:
         """Evaluate the model as it is now. routing: whether to count it."""
+        return self.outcome_of(self.evaluation(routing=routing))
+
+    def evaluation(self, *, routing: bool = True) -> Evaluation:
+        """What the evaluation itself came to."""
+        return evaluate(self.model, self.loader, self.task, self.processes, self.precision, routing=routing)
+
+    def outcome_of(self, evaluation: Evaluation) -> Outcome:
+        """The record of an evaluation."""
         training = self.prepared.stored["training"]
-        evaluation = evaluate(self.model, self.loader, self.task, self.processes, self.precision, routing=routing)
         result = describe_result(
             evaluation,
             self.cost,

@@ -16,7 +16,7 @@ from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes, barrier, start_processes
 from vmoe.train.loaders import Loader
-from vmoe.train.loop import fit
+from vmoe.train.loop import evaluated_model, fit
 from vmoe.train.optim import build_optimizer, build_schedule
 from vmoe.train.probe import Probe
 from vmoe.train.result import describe_result, headline
@@ -28,6 +28,7 @@ from vmoe.train.utilisation import model_flops_utilisation
 from .flatten import flatten
 from .outcome import Outcome, announce
 from .plan import describe_plan
+from .routing_files import save_routing
 from .tasks import Data, Start, assembly_of
 from .weights import start_of
 
@@ -92,6 +93,8 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
     )
     if processes.first:
         announce(Outcome(result, headline(result, evaluation.scores)), config.output)
+        model, assembly, entry = evaluated_model(state, parts), assembly_of(config), parts.identity["data"]
+        save_routing(evaluation.stats, model, parts.task, assembly, entry, parts.probe, config.output)
 
 
 def build(

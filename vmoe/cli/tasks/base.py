@@ -15,9 +15,11 @@ from vmoe.api import load_weights
 from vmoe.backbones import backbone_of_name
 from vmoe.config import ConfigError, RunConfig, parse_moe
 from vmoe.moe import MoESpec
+from vmoe.report.routing_maps import ImageRouting
 from vmoe.train.checkpoint import FORMAT, counting_weights, read_checkpoint
 from vmoe.train.distributed import Processes
 from vmoe.train.loaders import Loader
+from vmoe.train.probe import Probe
 from vmoe.train.task import Task
 
 Entry = dict[str, Any]
@@ -110,6 +112,20 @@ class Assembly(ABC, Generic[Config]):
 
         Raises `ConfigError` where there is none, or where the config's model is another.
         """
+
+    @abstractmethod
+    def label_names(self, entry: Entry) -> tuple[str, ...]:
+        """What the task's labels are called for people."""
+
+    @abstractmethod
+    def token_grid(self, model: nn.Module, positions: torch.Size, entry: Entry) -> tuple[int, int, int] | None:
+        """Where a sequence's tokens lie in an image: how many come before the first patch, rows and columns of patches;
+        None where they lie in none, or not in its order.
+        """
+
+    @abstractmethod
+    def routing_maps(self, model: nn.Module, task: Task, entry: Entry, probe: Probe) -> ImageRouting | None:
+        """The probe's samples as pictures with their routing; None for a task that has no pictures."""
 
     @staticmethod
     @abstractmethod

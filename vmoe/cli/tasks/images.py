@@ -10,13 +10,21 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
+from vmoe.backbones.grid import token_grid
 from vmoe.backbones.timm import architecture
 from vmoe.config import DIGITS, ConfigError, ImageRunConfig, RunConfig
 from vmoe.data import Loader, Normalize, open_evaluation, open_loaders
+from vmoe.report.routing_maps import ImageRouting, keep
 from vmoe.train.distributed import Processes
 from vmoe.train.images import Augment, ImageTask
+from vmoe.train.probe import Probe
+from vmoe.train.task import Task
 
+from ..image_routing import route_images
+from ..labels import label_names
 from .base import Assembly, Data, Entry, Start
+
+SHOWN_IMAGES = 24  # of the probe, on the page of a run
 
 
 class ImageAssembly(Assembly[ImageRunConfig]):
@@ -116,6 +124,19 @@ class ImageAssembly(Assembly[ImageRunConfig]):
         comes_along = {"mean": tuple(known.mean), "std": tuple(known.std), "eval_crop": known.crop_pct}
         config = config.model_copy(update={"data": config.data.model_copy(update=comes_along)})
         return config, ImageAssembly(config).entry(tuple(names))
+
+    def label_names(self, entry: Entry) -> tuple[str, ...]:
+        return label_names(entry["classes"])
+
+    def token_grid(self, model: nn.Module, positions: torch.Size, entry: Entry) -> tuple[int, int, int] | None:
+        return token_grid(model, positions, entry["image_size"])
+
+    def routing_maps(self, model: nn.Module, task: Task, entry: Entry, probe: Probe) -> ImageRouting:
+        """Some of the images, and what each expert likes most in all of them."""
+        names = self.label_names(entry)
+        labels = tuple(names[label] for label in probe.targets.tolist())
+        numbers = tuple(f"image {number}" for number in range(len(labels)))
+        return keep(route_images(model, probe.inputs, task.prepare, numbers, labels), SHOWN_IMAGES)
 
     @staticmethod
     def overrides_for(path: str) -> list[str]:

@@ -8,10 +8,18 @@ import torch
 from torch import nn
 
 from vmoe.config import ConfigError, RunConfig, TextRunConfig
-from vmoe.data.tokens import Description, TokenLoader, open_token_evaluation, open_token_loaders
+from vmoe.data.tokens import (
+    Description,
+    TokenLoader,
+    open_token_evaluation,
+    open_token_loaders,
+    open_tokenizer,
+)
 from vmoe.data.tokens.gpt2_vocabulary import DESCRIPTION, VOCAB_SIZE
 from vmoe.data.tokens.tokenizer import check_same
 from vmoe.train.distributed import Processes
+from vmoe.train.probe import Probe
+from vmoe.train.task import Task
 from vmoe.train.text import TextSize, TextTask
 
 from .base import Assembly, Data, Entry, Start
@@ -79,6 +87,21 @@ class TextAssembly(Assembly[TextRunConfig]):
         if name != config.model.name:
             raise ConfigError(f"the source is {name}, the config's model is {config.model.name}; allowed: the same")
         return config, self.entry(DESCRIPTION, VOCAB_SIZE)
+
+    def label_names(self, entry: Entry) -> tuple[str, ...]:
+        """Each token's text, or its id where the vocabulary cannot be had."""
+        size = self.model_arguments(entry)["vocab_size"]
+        try:
+            tokenizer = open_tokenizer(entry["tokenizer"])
+        except ValueError:
+            return tuple(map(str, range(size)))
+        return (*tokenizer.pieces(range(tokenizer.vocab_size)), *map(str, range(tokenizer.vocab_size, size)))
+
+    def token_grid(self, model: nn.Module, positions: torch.Size, entry: Entry) -> None:
+        return None
+
+    def routing_maps(self, model: nn.Module, task: Task, entry: Entry, probe: Probe) -> None:
+        return None
 
     @staticmethod
     def overrides_for(path: str) -> list[str]:
