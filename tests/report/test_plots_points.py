@@ -47,6 +47,7 @@ def test_labels_lie_inside_and_apart(case):
         assert frame.x0 <= box.x0 < box.x1 <= frame.x1
         assert frame.y0 <= box.y0 < box.y1 <= frame.y1
         assert not any(box.overlaps(other) for other in boxes[:i])
+        assert not any(box.contains(*pixel) for pixel in ax.transData.transform(np.stack(CROWDED[case][:2], axis=1)))
 
 
 def test_labels_keep_off_the_bars_of_the_spread():

@@ -15,10 +15,7 @@ from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from .canvas import BLUE, INK, PAPER, SOFT, VERMILION, array_of, axes_of, check_count, dress, readable
-
-GAPS = (9, 15, 24, 36, 52, 72, 96, 124)  # in points, between points and their labels
-MAX_GAP = 15  # that is clear without a line
-ANGLES = np.deg2rad([90, 270, 135, 315, 45, 225, 180, 0])
+from .placement import places
 
 
 def score_against(
@@ -98,44 +95,18 @@ def _point(ax: Axes, point: NDArray[np.float64], label: str, *, marked: bool) ->
 def _place(
     ax: Axes, texts: Sequence[Annotation], points_P2: NDArray[np.float64], drawn_D2: NDArray[np.float64]
 ) -> None:
-    """Move each text beside its point, where it covers least of what is drawn and of the texts before it.
-
-    Where this is far from its point, or another point is nearer, a line leads there.
-    """
+    """Move each text to its place beside its point, and draw a line between them where it needs one."""
     ax.figure.figure.draw_without_rendering()  # settles where the axes are
+    scale = ax.figure.figure.dpi / 72  # pixels a point of type
+    frame, extents = ax.get_window_extent(), [text.get_window_extent() for text in texts]
+    halves_P2 = np.array([(extent.width / 2, extent.height / 2) for extent in extents])
     pixels_P2, drawn_D2 = ax.transData.transform(points_P2), ax.transData.transform(drawn_D2)
-    frame, pixels_a_point = ax.get_window_extent(), ax.figure.figure.dpi / 72
-    gaps = np.repeat(GAPS, 2 * len(ANGLES)) * pixels_a_point
-    placed: list[NDArray[np.float64]] = []  # boxes: left, bottom, right, top
-    for text, center in zip(texts, pixels_P2, strict=True):
-        extent = text.get_window_extent()
-        half = np.array([extent.width, extent.height]) / 2
-        around = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
-        free = (center + around * (half + gap * pixels_a_point) for gap in GAPS)
-        low, high = frame.min + half + 3, np.maximum(frame.max - half - 3, frame.min + half + 3)
-        middles_C2 = np.concatenate([choice for spots in free for choice in (spots, spots.clip(low, high))])
-        boxes_C4 = np.concatenate([middles_C2 - half - 2, middles_C2 + half + 2], axis=1)
-        costs = (
-            _covered(boxes_C4, np.concatenate([drawn_D2, drawn_D2], axis=1))
-            + 100 * _covered(boxes_C4, np.array(placed).reshape(-1, 4))
-            + 1000 * ((boxes_C4[:, :2] < frame.min) | (boxes_C4[:, 2:] > frame.max)).any(axis=1)
-        )
-        best = int(costs.argmin())  # near places first: of equal ones the first is taken
-        placed.append(boxes_C4[best])
-        text.set_position((middles_C2[best] - center) / pixels_a_point)
-        distances = np.abs(pixels_P2 - middles_C2[best]) - half
-        nearest = np.hypot(*distances.clip(min=0).T)
-        own = np.hypot(*(np.abs(center - middles_C2[best]) - half).clip(min=0))
-        if gaps[best] > MAX_GAP * pixels_a_point or own > nearest.min() + 1:
-            _lead(ax, text, half / pixels_a_point)
-
-
-def _covered(boxes_C4: NDArray[np.float64], others_D4: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(C,) How many of the other boxes, which may be points, each box covers some of."""
-    left, bottom, right, top = boxes_C4.T[:, :, None]
-    other_left, other_bottom, other_right, other_top = others_D4.T[:, None]
-    apart = (other_right <= left) | (other_left >= right) | (other_top <= bottom) | (other_bottom >= top)
-    return np.sum(~apart, axis=1)
+    found = places(pixels_P2, halves_P2, drawn_D2, np.array([frame.min, frame.max]), scale)
+    for text, half, place in zip(texts, halves_P2, found, strict=True):
+        x, y = place.offset / scale
+        text.set_position((x, y))
+        if place.line:
+            _lead(ax, text, half / scale)
 
 
 def _lead(ax: Axes, text: Annotation, half: NDArray[np.float64]) -> None:
