@@ -42,8 +42,9 @@ def axes_of(ax: Axes | None, width: float, height: float, *, square: bool = Fals
     return new_figure(min(width, WIDE), min(max(height, LOW), HIGH), square=square).add_subplot() if ax is None else ax
 
 
-def save_png(ax: Axes, path: Path) -> Path:
+def save_png(ax: Axes, path: str | Path) -> Path:
     """Write the figure of these axes. Returns the path."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     ax.figure.figure.savefig(path, format="png", dpi=150)
     return path
