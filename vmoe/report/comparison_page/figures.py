@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from matplotlib.axes import Axes
 
@@ -23,20 +22,6 @@ MOST_ROWS = 12  # in a figure; more lines cannot be told apart
 SEEDS = "Points and lines are means over the seeds of a row, bars and bands a sample standard deviation around them."
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Blocks beside each other, as many as the page is wide for."""
-
-    blocks: Sequence[Block]
-
-    def html(self, folder: Path) -> str:
-        cells = "".join(f"<div>{block.html(folder)}</div>\n" for block in self.blocks)
-        return f'<div class="grid">\n{cells}</div>'
-
-    def markdown(self, folder: Path) -> str:
-        return "\n".join(block.markdown(folder) for block in self.blocks)
-
-
 def sections_of(rows: Sequence[Row], histories: Sequence[History], task: Task, *, prefix: str = "") -> list[Section]:
     """Score against cost, training, routing. prefix: of titles, where a page has several tasks."""
     shown, drawn = rows[:MOST_ROWS], histories[:MOST_ROWS]
@@ -47,8 +32,8 @@ def sections_of(rows: Sequence[Row], histories: Sequence[History], task: Task, *
         named = ", ".join(row.label for row in left)
         told = [Absent(f"Of {len(rows)} rows the first {MOST_ROWS} are drawn; without lines and maps: {named}.")]
     found: list[tuple[str, str, list[Block]]] = [
-        ("score", "score against cost", [*seeds, Grid([_score(rows, task, cost, key) for cost in costs_of(task)])]),
-        ("training", "training", [*seeds, *told, Grid(_training(shown, drawn, task, key))]),
+        ("score", "score against cost", [*seeds, *(_score(rows, task, cost, key) for cost in costs_of(task))]),
+        ("training", "training", [*seeds, *told, *_training(shown, drawn, task, key)]),
         ("routing", "routing", [*told, *_routing(shown, key)]),
     ]
     return [
@@ -61,7 +46,8 @@ def _score(rows: Sequence[Row], task: Task, cost: Cost, key: str) -> Block:
     missing = left_out(rows, task, cost)
     if len(missing) == len(rows):
         return Absent(f"{cost.title}: no run says any.")
-    caption = ["Orange diamonds: without experts."] if any(row.first.routing is None for row in rows) else []
+    shown = [row for row in rows if row.label not in missing]
+    caption = ["Orange diamonds: without experts."] if any(row.first.routing is None for row in shown) else []
     if missing:
         caption.append(f"Not known of: {', '.join(missing)}.")
     draw = partial(draw_scores, rows, task, cost)
@@ -85,14 +71,15 @@ def _training(rows: Sequence[Row], histories: Sequence[History], task: Task, key
         ("density", "Density", "density ρ", [one.observed("routing.density") for one in histories], False),
         ("coefficient", "Coefficient λ", "coefficient λ (log scale)", coefficients, True),
     )
-    blocks: list[Block] = []
+    figures: list[Block] = []
+    absent: list[Block] = []
     for name, title, ylabel, lines, log in wanted:
-        if not any(line.steps for line in lines):
-            blocks.append(Absent(f"{title}: no run has logged any."))
-            continue
-        draw = partial(draw_curves, rows, lines, ylabel=ylabel, log=log)
-        blocks.append(Plot(f"{key}training-{name}", title, draw, CAPTIONS[name]))
-    return blocks
+        if any(line.steps for line in lines):
+            draw = partial(draw_curves, rows, lines, ylabel=ylabel, log=log)
+            figures.append(Plot(f"{key}training-{name}", title, draw, CAPTIONS[name]))
+        else:
+            absent.append(Absent(f"{title}: no run has logged any."))
+    return [*figures, *absent]
 
 
 CAPTIONS = {
@@ -125,7 +112,7 @@ def _routing(rows: Sequence[Row], key: str) -> list[Block]:
     meaning = "Load: the share of each layer's pairs that each expert takes; each map has colours of its own scale."
     if any(len(row.runs) > 1 for row in routed):
         meaning += " Of one seed a row, since experts have other numbers in other seeds."
-    return [*told, Grid(blocks), Words(meaning), Grid(loads)]
+    return [*told, *blocks, Words(meaning), *loads]
 
 
 def _draw_experts_per_token(shares: Sequence[Sequence[float]], labels: Sequence[str]) -> Axes:
@@ -140,7 +127,8 @@ def _load(row: Row, key: str) -> Block:
         return Absent(f"{row.label}: its layers differ in their number of experts; vmoe report shows them one by one.")
     draw = partial(plots.expert_load, [layer.load for layer in layers], [layer.layer for layer in layers])
     seed = f"Seed {row.first.seed}." if len(row.runs) > 1 else ""
-    return Plot(key, f"Load: {row.label}", draw, seed)
+    name = re.sub(r"[^A-Za-z0-9.]+", "_", row.label)[:60].strip("._")  # which every file system takes
+    return Plot(f"{key}-{name}", f"Load: {row.label}", draw, seed)
 
 
 def _layers(row: Row) -> Sequence[Layer]:
