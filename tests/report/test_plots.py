@@ -8,11 +8,9 @@ from vmoe.report import parse_result, parse_sweep
 pytest.importorskip("matplotlib")
 
 from vmoe.report.plots import (
-    accuracy_against_training,
     accuracy_at_thresholds,
     expert_load,
     no_experts,
-    save_accuracy_against_training,
     save_expert_load,
     save_sweep,
 )
@@ -162,35 +160,8 @@ def test_a_sweep_gets_a_picture(tmp_path):
     assert path.read_bytes().startswith(PNG)
 
 
-def test_what_training_bought_run_by_run(tmp_path):
-    contents = {
-        "dense": result("dense", train_flops=2e12, top1=60.0),
-        "moe": result(train_flops=3e12, top1=61.0),
-        "silent": result(train_flops=None),
-    }
-    runs = [parse_result(content, tmp_path / name) for name, content in contents.items()]
-    ax = accuracy_against_training(runs, title="both")
-    assert texts(ax) == ["dense", "moe"]
-    assert [tuple(dots.get_offsets()[0]) for dots in ax.collections] == [(2, 60), (3, 61)]
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("TFLOPs spent in training", "top-1 (%)", "both")
-    dense, moe = (tuple(dots.get_facecolor()[0]) for dots in ax.collections)
-    assert dense != moe
-    assert save_accuracy_against_training(runs, tmp_path / "x.png").read_bytes().startswith(PNG)
-    with pytest.raises(ValueError, match="no run says what its training spent"):
-        accuracy_against_training(runs[2:])
-
-
-def test_language_models_are_plotted_by_their_perplexity(tmp_path):
-    runs = [parse_result(text_result(perplexity=value), tmp_path / str(value)) for value in (20.0, 30.0)]
-    ax = accuracy_against_training(runs)
-    assert [tuple(dots.get_offsets()[0]) for dots in ax.collections] == [(1.5, 20), (1.5, 30)]
-    assert ax.get_ylabel() == "validation perplexity (lower is better)"
-    rows = [{"threshold": 1.0, **text_result("routing_free")}]
+def test_language_models_are_plotted_by_their_perplexity():
+    rows = [{"threshold": 1.0, **text_result("routing_free", perplexity=20.0)}]
     ax = accuracy_at_thresholds(parse_sweep({"format": 1, "trained_threshold": 1.0, "rows": rows}, "x"))
+    assert [tuple(dots.get_offsets()[0]) for dots in ax.collections] == [(250, 20)]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("MFLOPs a token", "validation perplexity (lower is better)")
-
-
-def test_one_plot_shows_one_task():
-    runs = [parse_result(result(), "a"), parse_result(text_result(), "b")]
-    with pytest.raises(ValueError, match=r"these have 2: a \(images\), b \(text\); plot each task by itself"):
-        accuracy_against_training(runs)

@@ -13,7 +13,7 @@ class Measure:
     """A number that `result.json` holds for one task alone, and its column.
 
     read: takes it out of the result. header: of its column, with {} for the prefix where `prefixes`, such as "MGT",
-    has those to choose from. sparse: there is a column only where a run has a value.
+    has those to choose from. sparse: there is a column only where a run has a value. lower_is_better: of two.
     """
 
     key: str
@@ -22,6 +22,7 @@ class Measure:
     digits: int = 2
     prefixes: str = ""
     sparse: bool = False
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Task:
     item: what the model computes on, with its article. quality: how good it is, the best known first. flops: of the
     forward of one item. speed, further: what is in tables, and what is not. figures: columns of the routing that other
     tasks do not show. axis: the first quality where it is plotted; least_span: how much of it an axis shows at least,
-    so that noise does not look like a slope. note: below tables. units, evaluated: what an evaluation goes over, and the
-    key of how many of them. label, labels: by what experts are told apart, one and many. label_map: whether these are so
-    few that a map of all is readable. maps: whether its runs hold images with their routing.
+    so that noise does not look like a slope. note: below tables. units, evaluated: what an evaluation goes over, and
+    the key of how many of them. label, labels: by what experts are told apart, one and many. label_map: whether these
+    are so few that a map of all is readable. maps: whether its runs hold images with their routing.
     """
 
     name: str
@@ -85,8 +86,8 @@ TEXT = Task(
     name="text",
     item="a token",
     quality=(
-        Measure("perplexity", Reader.number, "perplexity"),
-        Measure("bits_per_byte", Reader.optional_number, "bits/byte", digits=3, sparse=True),
+        Measure("perplexity", Reader.number, "perplexity", lower_is_better=True),
+        Measure("bits_per_byte", Reader.optional_number, "bits/byte", digits=3, sparse=True, lower_is_better=True),
     ),
     flops=Measure("flops_per_token", Reader.optional_number, "{}FLOPs/token", prefixes="MGT"),
     speed=Measure("tokens_per_second", Reader.optional_number, "tokens/s", digits=0),

@@ -10,7 +10,6 @@ from vmoe.report.samples import Sample, sample_of
 from vmoe.report.seeds import Row
 
 LEAST_SEEDS = 3  # the spread of two says next to nothing
-LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_byte"})
 NOTE = f"Bold: the best; its mean ± spread meets that of no other row, each of at least {LEAST_SEEDS} seeds."
 
 
@@ -27,7 +26,7 @@ def best_cells(rows: Sequence[Row]) -> frozenset[tuple[int, str]]:
             continue
         for measure in task.quality:
             values = {number: sample_of([run.measured[measure.key] for run in rows[number].runs]) for number in mine}
-            number = _best(values, -1 if measure.key in LOWER_IS_BETTER else 1)
+            number = _best(values, -1 if measure.lower_is_better else 1)
             if number is not None:
                 found.add((number, measure.key))
     return frozenset(found)

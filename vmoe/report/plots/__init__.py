@@ -5,7 +5,6 @@ try:
 except ImportError as error:
     raise ImportError("plots need matplotlib: pip install 'vmoe[report]'") from error
 
-from .accuracy import accuracy_against_training, accuracy_at_thresholds, save_accuracy_against_training, save_sweep
 from .canvas import save_png
 from .labels import label_load
 from .layers import entropy_by_layer, experts_per_token
@@ -16,10 +15,10 @@ from .pairs import co_activation
 from .points import score_against
 from .positions import position_load
 from .svg import themed_svg
+from .thresholds import accuracy_at_thresholds, save_sweep
 from .time import dynamics, load_over_time, stability
 
 __all__ = [
-    "accuracy_against_training",
     "accuracy_at_thresholds",
     "band",
     "co_activation",
@@ -35,7 +34,6 @@ __all__ = [
     "position_load",
     "routing_map",
     "routing_maps",
-    "save_accuracy_against_training",
     "save_expert_load",
     "save_png",
     "save_sweep",
