@@ -118,9 +118,14 @@ def build_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check a .beton or token file against its digest")
     verify.add_argument("file", help="the .beton or .tokens file; its sidecar, of the same name and .json, beside it")
 
-    inspect = commands.add_parser("inspect", help="a page that shows where a trained model sends tokens")
-    inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="of a text model with MoE layers")
-    inspect.add_argument("--text", metavar="TEXT", help="a text file, or the text itself")
+    inspect = commands.add_parser(
+        "inspect", help="a page that shows where a trained model sends the patches of images, or the tokens of a text"
+    )
+    inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="of a model with MoE layers")
+    inspect.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="image files, and folders of them; of more than 64 an even selection"
+    )
+    inspect.add_argument("--text", metavar="TEXT", help="for a text model: a text file, or the text itself")
     inspect.add_argument(
         "--vocabulary", metavar="FOLDER", help="gpt2's encoder.json and vocab.bpe; default: as trained"
     )

@@ -116,16 +116,24 @@ class _Batches(Dataset[Batch | str]):
 
 
 def _transform(data: ImageDataConfig, training: bool) -> Transform:
+    if not training:
+        return evaluation_transform(data.image_size, data.eval_crop)
     from timm.data import create_transform
 
     return create_transform(
         data.image_size,
-        is_training=training,
+        is_training=True,
         scale=data.crop_scale,
         ratio=data.crop_ratio,
         hflip=data.flip,
         color_jitter=None,
         interpolation="bicubic",
-        crop_pct=data.eval_crop,
         use_prefetcher=True,  # uint8 (3, H, W); normalisation is the training loop's
     )
+
+
+def evaluation_transform(image_size: int, eval_crop: float) -> Transform:
+    """What evaluation makes of an image: resized, its central square, uint8 (3, H, W)."""
+    from timm.data import create_transform
+
+    return create_transform(image_size, interpolation="bicubic", crop_pct=eval_crop, use_prefetcher=True)

@@ -48,7 +48,7 @@ def scan_classes(path: Path, key: str) -> ClassFolders:
             classes = sorted(entry.name for entry in entries if entry.is_dir())
         if not classes:
             raise _no_classes(key, path)
-        found = [_scan(path / name) for name in classes]
+        found = [files_in(path / name) for name in classes]
     except OSError as error:
         if isinstance(error, DataError):
             raise
@@ -68,8 +68,8 @@ def scan_classes(path: Path, key: str) -> ClassFolders:
     )
 
 
-def _scan(folder: Path) -> tuple[list[str], int]:
-    """Image files under `folder`, and how many other files there are."""
+def files_in(folder: Path) -> tuple[list[str], int]:
+    """Image files in a folder and its folders, in sorted order, and how many other files there are."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -83,7 +83,7 @@ def _scan(folder: Path) -> tuple[list[str], int]:
 
 
 def _no_classes(key: str, path: Path) -> DataError:
-    images, _ = _scan(path)
+    images, _ = files_in(path)
     if images:
         return DataError(
             f"{key} is '{path}', which holds {len(images):,} images but no class folders; allowed: one folder a"

@@ -33,8 +33,8 @@ def _level(level: int) -> tuple[str, str]:
 
 
 def css_of(num_experts: int) -> str:
-    """Classes for text: e0, e1, … of experts, s0, … of amounts. For bars: f0, f1, …; for the numbers of experts, in an
-    element of class ``numbered``: again e0, e1, …
+    """Classes for text: e0, e1, … of experts, s0, … of amounts. For what is filled: f0, f1, …, and again s0, …; for the
+    numbers of experts, in an element of class ``numbered``: again e0, e1, …
     """
     rules = []
     for expert, (light, dark) in zip(range(num_experts), colors_of(num_experts), strict=False):
@@ -45,5 +45,6 @@ def css_of(num_experts: int) -> str:
     for level in range(LEVELS):
         light, dark = _level(level)
         text = f"light-dark({'#000' if level < 4 else '#fff'}, {'#fff' if level < 5 else '#000'})"
-        rules.append(f".s{level} {{ background-color: light-dark({light}, {dark}); color: {text}; }}")
+        color = f"light-dark({light}, {dark})"
+        rules.append(f".s{level} {{ background-color: {color}; fill: {color}; color: {text}; }}")
     return "\n".join(rules)

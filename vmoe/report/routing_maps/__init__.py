@@ -2,6 +2,8 @@
 
 from .favourites import favourites_of, keep
 from .files import ROUTING_MAPS, read_routing_maps, save_routing_maps
+from .page import save_image_page, save_map_pngs
+from .part import maps_part
 from .routing import Favourites, Grid, ImageRouting, MapLayer
 
 __all__ = [
@@ -12,6 +14,9 @@ __all__ = [
     "MapLayer",
     "favourites_of",
     "keep",
+    "maps_part",
     "read_routing_maps",
+    "save_image_page",
+    "save_map_pngs",
     "save_routing_maps",
 ]

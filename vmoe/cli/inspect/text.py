@@ -1,78 +1,44 @@
-"""`vmoe inspect`: where a trained model sends the tokens of a text, on a page to look at."""
+"""A text: every token coloured by its experts."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vmoe.api import build_stored
-from vmoe.config import ConfigError, RunConfig, override_config
+from vmoe.cli.image_routing import active_weights
+from vmoe.config import ConfigError
 from vmoe.data import Share
 from vmoe.data.tokens import Tokenizer, open_tokenizer
 from vmoe.data.tokens.windows import EvaluationWindows
-from vmoe.moe import Routing, moe_layers, record
+from vmoe.moe import moe_layers, record
 from vmoe.report.token_page import TokenLayer, TokenRouting, save_token_page
-from vmoe.train.checkpoint import read_checkpoint
 
-from .subject import run_of
+from .inspected import Inspected
 
 LARGEST_TEXT = 20_000  # tokens: a page with more is slow to open
 BATCH = 4  # windows of a forward
 
 
-class Inspected(NamedTuple):
-    """A checkpoint, read, and where its page goes."""
-
-    path: Path
-    stored: dict[str, Any]
-    config: RunConfig
-    page: Path
-
-
-def run(options: argparse.Namespace) -> None:
-    path = Path(options.checkpoint)
-    stored = read_checkpoint(path)
-    config = override_config(stored["config"], [], str(path))
-    inspect = INSPECTORS.get(config.task)
-    if inspect is None:
-        raise ConfigError(f"{path} holds a model of {config.task}; allowed: one of {', '.join(INSPECTORS)}")
-    page = Path(options.output) if options.output else run_of(path) / "inspect" / f"{path.stem}.html"
-    print(inspect(Inspected(path, stored, config, page), options))
-
-
 def inspect_text(inspected: Inspected, options: argparse.Namespace) -> Path:
     """Write the page of a text's tokens, coloured by expert, and return where it is."""
-    path, stored, config, page = inspected
+    inspected.refuse("IMAGE", options.images, "allowed: --text")
     if options.text is None:
         raise ConfigError("--text is missing; allowed: a text file, or the text itself")
+    data = inspected.stored["data"]
     vocabulary = Path(options.vocabulary) if options.vocabulary else None
-    tokenizer = open_tokenizer(stored["data"]["tokenizer"], vocabulary)
+    tokenizer = open_tokenizer(data["tokenizer"], vocabulary)
     tokens = tokenizer.encode(read_text(options.text)).astype(np.int64)
     if not 0 < len(tokens) <= LARGEST_TEXT:
         raise ConfigError(f"--text has {len(tokens):,} tokens; allowed: 1 to {LARGEST_TEXT:,}")
-    model = build_stored(stored, str(path))
-    if not any(moe_layers(model)):
-        raise ConfigError(f"{path} holds a dense model, which routes nothing; allowed: one with MoE layers")
-    facts = {
-        "checkpoint": str(path),
-        "gate": config.moe.gate.kind,
-        "experts": f"{config.moe.num_experts}, {config.moe.experts.kind}" if config.moe.experts else "",
-        "model": config.model.name,
-        "steps": f"{stored['training']['step']:,}",
-        "tokens": f"{len(tokens):,} ({tokenizer.kind})",
-    }
-    routing = route_text(model, tokenizer, tokens, stored["data"]["block_size"], f"{config.output.name}: tokens", facts)
-    return save_token_page(routing, page)
-
-
-INSPECTORS: dict[str, Callable[[Inspected, argparse.Namespace], Path]] = {"text": inspect_text}
+    facts = inspected.facts | {"tokens": f"{len(tokens):,} ({tokenizer.kind})"}
+    title = f"{inspected.config.output.name}: tokens"
+    routing = route_text(inspected.build(), tokenizer, tokens, data["block_size"], title, facts)
+    return save_token_page(routing, inspected.page)
 
 
 def read_text(given: str) -> str:
@@ -124,11 +90,6 @@ def route_text(
         layers=tuple(describe_layer(name, torch.cat(rows)[1:]) for name, rows in parts.items()),
         num_experts=next(moe_layers(model))[1].experts.num_experts,
     )
-
-
-def active_weights(routing: Routing) -> Tensor:
-    """(T, E): the weights of active pairs, −1 for the others; a weight of 0 is possible."""
-    return routing.weights.masked_fill(~routing.active, -1)
 
 
 def describe_layer(name: str, weights_TE: Tensor) -> TokenLayer:
