@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from vmoe.report.columns import SPREAD, columns_of, note_of, pick, tasks_of
 from vmoe.report.differences import Differences
 from vmoe.report.runs import Run
-from vmoe.report.seeds import Rows, labels_of, rows_of
+from vmoe.report.seeds import Rows, rows_of
 from vmoe.report.table import Column, Table
 
-__all__ = ["comparison", "comparison_markdown", "comparison_table", "labels_of"]
 ROUTING = ("entropy", "load_max", "load_cv", "dead", "density")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from .canvas import NARROW, array_of, axes_of, check_count, dress, largest_of
 from .heat import fair_bar, heat_map, name_rows, number_ticks, print_values
@@ -17,7 +18,7 @@ MAX_PRINTED_ROWS = 20
 
 
 def label_load(
-    load_CE: Sequence[Sequence[float]],
+    load_CE: ArrayLike,
     labels: Sequence[str],
     ax: Axes | None = None,
     *,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from .canvas import BLUE, INK, LINE, NARROW, PAPER, array_of, axes_of, check_count, dress, largest_of
 from .heat import entropy_text, heat_map, name_right, name_rows, number_ticks, percent_bar, print_values
@@ -45,9 +46,7 @@ def entropy_by_layer(
     return ax
 
 
-def experts_per_token(
-    share_LK: Sequence[Sequence[float]], layers: Sequence[str], ax: Axes | None = None, *, title: str = ""
-) -> Axes:
+def experts_per_token(share_LK: ArrayLike, layers: Sequence[str], ax: Axes | None = None, *, title: str = "") -> Axes:
     """Heat map of the share of each layer's tokens that activate 0, 1, …, E experts; their mean at the right.
 
     share_LK: rows sum to 1 and begin with the tokens without an expert. layers: L names. ax: as in `expert_load`.

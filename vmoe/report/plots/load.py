@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from vmoe.report.runs import Run, parse_result, read_run
 
@@ -17,7 +18,7 @@ from .heat import entropy_text, fair_bar, heat_map, name_right, name_rows, numbe
 
 
 def expert_load(
-    load_LE: Sequence[Sequence[float]],
+    load_LE: ArrayLike,
     layers: Sequence[str],
     ax: Axes | None = None,
     *,

@@ -5,16 +5,15 @@ Shapes: E experts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from .canvas import array_of, axes_of, dress, largest_of
 from .heat import heat_map, number_ticks, percent_bar, print_values
 
 
-def co_activation(share_EE: Sequence[Sequence[float]], ax: Axes | None = None, *, title: str = "") -> Axes:
+def co_activation(share_EE: ArrayLike, ax: Axes | None = None, *, title: str = "") -> Axes:
     """Heat map of the share of tokens that activate both of two experts; on the diagonal those that activate the one.
 
     The scale is that of the pairs, which are rarer, at least down to a quarter of the diagonal's largest share.

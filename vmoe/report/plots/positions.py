@@ -6,12 +6,10 @@ Shapes: H rows and W columns of patches, E experts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from .canvas import COLORS, INK, WIDE, array_of, axes_of, dress, largest_of
 from .heat import percent_bar
@@ -20,9 +18,7 @@ GAP = 0.12  # between maps, of a map's width
 HEAD = 0.24  # above a map, for its name
 
 
-def position_load(
-    load_HWE: NDArray[np.float64] | Sequence[Sequence[Sequence[float]]], ax: Axes | None = None, *, title: str = ""
-) -> Axes:
+def position_load(load_HWE: ArrayLike, ax: Axes | None = None, *, title: str = "") -> Axes:
     """For each expert a heat map over the image's patches, on one scale.
 
     load_HWE: share of the tokens at a position that each expert serves. ax: as in `expert_load`.

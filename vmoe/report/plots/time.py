@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .canvas import NARROW, SERIES, SOFT, array_of, axes_of, check_count, count_axis, dress, largest_of, log_axis
 from .heat import fair_bar, heat_map, number_ticks
@@ -64,9 +64,7 @@ def dynamics(
     return ax
 
 
-def load_over_time(
-    load_ME: Sequence[Sequence[float]], steps: Sequence[float], ax: Axes | None = None, *, title: str = ""
-) -> Axes:
+def load_over_time(load_ME: ArrayLike, steps: Sequence[float], ax: Axes | None = None, *, title: str = "") -> Axes:
     """Heat map of one layer: the share of the active pairs that each expert took, over optimizer steps.
 
     A moment's colours fill the steps since the moment before. The colour bar is that of `expert_load`.
