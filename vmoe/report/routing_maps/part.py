@@ -17,6 +17,7 @@ from .summary import NOBODY, LayerSummary, summarise
 
 MOST_NUMBERED = 16  # columns of patches: numbers in more of them are too small to read
 COARSE = 96  # pixels of a side; pictures up to that are shown with their pixels
+MANY = 16  # experts; the favourites of more of them stand in columns
 MOST_CHIPS = 4  # experts named of a token that is no patch
 
 
@@ -41,11 +42,11 @@ def _body(routing: ImageRouting) -> str:
 <div class="maps-main">
 <ol class="pictures" id="maps-pictures">{_pictures(routing, summary)}</ol>
 <aside>
-<h3>Experts</h3>
-<p class="note">Share of these pictures' patches for which each is the strongest; paler, for which it is active\
-<span data-needs-script hidden>. Choose one to see its weights</span>.</p>
-{_legend(summary)}
 <div id="maps-scale" hidden><h3 id="maps-amount"></h3><ol class="keys" id="maps-levels"></ol></div>
+<h3>Experts</h3>
+<p class="note">Share of these pictures' patches for which each is the strongest; paler, for which it is active. \
+Patches without any are left grey.<span data-needs-script hidden> Choose an expert to see its weights.</span></p>
+{_legend(summary)}
 </aside>
 </div>
 {_favourites(routing)}
@@ -171,10 +172,11 @@ def _favourites(routing: ImageRouting) -> str:
         shown = "".join(_favourite(routing, uri, weight) for uri, weight in pictures)
         none = '<span class="count">no patch</span>'
         rows.append(f'<li><span class="chip e{expert}">{expert}</span><div>{shown or none}</div></li>')
+    many = ' class="many"' if routing.num_experts > MANY else ""
     return f"""<section class="maps-favourites">
 <h3>What each expert weighs most in this layer</h3>
 <p class="note">Of all images that were routed, at most two patches of each; the heaviest first.{_framed(routing)}</p>
-<ol id="maps-favourites">{"".join(rows)}</ol>
+<ol id="maps-favourites"{many}>{"".join(rows)}</ol>
 </section>"""
 
 

@@ -37,13 +37,16 @@
     const [prefix, rows, columns] = one.grid;
     one.tokens = prefix + rows * columns;
     one.heaviest = new Array(one.experts).fill(0);
+    one.lightest = new Array(one.experts).fill(one.steps);
     one.most = 1;
     for (let start = 0; start < one.values.length; start += one.experts) {
       let active = 0;
       for (let expert = 0; expert < one.experts; expert++) {
         const value = one.values[start + expert];
-        if (value) active++;
-        if (value > one.heaviest[expert]) one.heaviest[expert] = value;
+        if (!value) continue;
+        active++;
+        one.heaviest[expert] = Math.max(one.heaviest[expert], value);
+        one.lightest[expert] = Math.min(one.lightest[expert], value);
       }
       if (active > one.most) one.most = active;
     }
@@ -74,8 +77,11 @@
     return Math.floor(((number - 1) * data.levels) / most);
   }
 
+  // Levels of weight run from the expert's lightest to its heaviest patch.
+
   function levelOfWeight(value) {
-    return Math.min(Math.floor((data.levels * (value - 1)) / Math.max(layer().heaviest[state.expert] - 1, 1)), data.levels - 1);
+    const [least, most] = [layer().lightest[state.expert], layer().heaviest[state.expert]];
+    return Math.min(Math.floor((data.levels * (value - least)) / Math.max(most - least, 1)), data.levels - 1);
   }
 
   const modes = {
@@ -113,9 +119,10 @@
       title: () => `Patches by weight of expert ${state.expert}`,
       none: "not active",
       names() {
-        const top = weightOf(layer().heaviest[state.expert]);
-        const edge = (level) => short((top * level) / data.levels, 2);
-        return layer().heaviest[state.expert] ? Array.from({ length: data.levels }, (_, level) => `${edge(level)} to ${edge(level + 1)}`) : [];
+        const [least, most] = [layer().lightest[state.expert], layer().heaviest[state.expert]];
+        if (!most) return [];
+        const edge = (level) => short(weightOf(least + ((most - least) * level) / data.levels));
+        return Array.from({ length: data.levels }, (_, level) => `≥ ${edge(level)}`);
       },
     },
   };
