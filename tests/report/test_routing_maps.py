@@ -129,6 +129,7 @@ def test_a_file_that_lacks_something_says_what(tmp_path, lacking):
         ("images", np.zeros((2, 32, 32, 3), dtype=np.uint8)),
         ("0.grid", np.array([1, 2])),
         ("0.grid", np.array([0, 1, 2])),
+        ("0.grid", np.array([1.0, 2.0, 2.0])),
         ("0.weights", np.full((3, 5, 3), np.nan)),
         ("names", np.array(1)),
         ("favourites", np.array("x")),
@@ -156,7 +157,8 @@ def test_parts_of_a_layer_are_read_off_its_grid():
 @pytest.mark.parametrize(
     ("grid", "weights", "message"),
     [
-        ((-1, 2, 2), np.ones((1, 3, 1)), "a: grid is (-1, 2, 2); allowed: (0 or more"),
+        ((-1, 2, 2), np.ones((1, 3, 1)), "a: grid is (-1, 2, 2); allowed: three whole numbers"),
+        ((0, 2.0, 2), np.ones((1, 4, 1)), "a: grid is (0, 2.0, 2); allowed: three whole numbers"),
         ((0, 2, 2), np.ones((1, 5, 1)), "a: weights is float64 of shape (1, 5, 1); allowed: reals of shape (images, 4"),
         ((0, 2, 2), np.ones((1, 4)), "of shape (1, 4); allowed"),
         ((0, 2, 2), np.ones((1, 4, 0)), "of shape (1, 4, 0); allowed"),

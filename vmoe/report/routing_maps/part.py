@@ -27,7 +27,7 @@ def maps_part(routing: ImageRouting) -> Part:
     Whatever names and labels hold stays text.
     """
     if not routing.layers:
-        return Part(f'<section class="maps"><h2>Where patches go</h2>{_notes(routing)}</section>')
+        return Part(f'<section class="maps" id="maps"><h2>Where patches go</h2>{_notes(routing)}</section>')
     return Part.from_assets(__package__, "routing_maps", _body(routing), style=css_of(routing.num_experts))
 
 

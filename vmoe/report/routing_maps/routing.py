@@ -32,8 +32,9 @@ class MapLayer:
 
     def __post_init__(self) -> None:
         prefix, rows, columns = self.grid
-        if prefix < 0 or rows < 1 or columns < 1:
-            raise ValueError(f"{self.name}: grid is {self.grid}; allowed: (0 or more, 1 or more, 1 or more)")
+        if not all(isinstance(size, int) for size in self.grid) or prefix < 0 or rows < 1 or columns < 1:
+            allowed = "three whole numbers, 0 or more, 1 or more, 1 or more"
+            raise ValueError(f"{self.name}: grid is {self.grid}; allowed: {allowed}")
         shape, tokens = self.weights.shape, prefix + rows * columns
         if len(shape) != 3 or shape[1] != tokens or not shape[2] or not np.issubdtype(self.weights.dtype, np.floating):
             raise ValueError(
