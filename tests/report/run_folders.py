@@ -124,12 +124,10 @@ def figures_of(layer: str, counts: LayerCounts) -> dict[str, Any]:
     experts, tokens, pairs = counts.num_experts, int(counts.tokens), int(counts.pairs.sum())
     scale = math.log(experts) if experts > 1 else math.inf
     load, mean = counts.pairs / max(pairs, 1), 1 / experts
-    used = pairs / tokens
-    parts = [1 / used] * math.floor(used) + [(used - math.floor(used)) / used]
     return {
         "layer": layer,
         "entropy": entropy_of(load) / scale,
-        "entropy_min": entropy_of(parts) / scale,
+        "entropy_min": least_entropy(pairs / tokens) / scale,
         "token_entropy": float(counts.token_entropy) / FIXED_POINT / tokens / scale,
         "load_cv": float(load.std()) / mean,
         "load_max": float(load.max()),
@@ -148,7 +146,12 @@ def figures_of(layer: str, counts: LayerCounts) -> dict[str, Any]:
 
 
 def entropy_of(shares: Any) -> float:
-    return -sum(float(share) * math.log(share) for share in np.ravel(shares) if share > 0)
+    return sum(-float(share) * math.log(share) for share in np.ravel(shares) if share > 0) + 0.0
+
+
+def least_entropy(used: float) -> float:
+    """Of the load, with so many experts a token."""
+    return entropy_of([1 / used] * math.floor(used) + [(used - math.floor(used)) / used])
 
 
 def information_of(table: np.ndarray) -> float:
@@ -185,7 +188,7 @@ def write_run(
 
 
 def training_lines(result: dict[str, Any], counts: Counts, speed: str, size: Size) -> list[dict[str, Any]]:
-    """The routing goes in equal steps from all pairs to those of the evaluation, and λ goes up by as many factors."""
+    """The routing goes in equal steps to that of the evaluation, and with a controller λ goes up by equal factors."""
     lines = []
     for number in range(1, size.lines + 1):
         done = number / size.lines
@@ -199,22 +202,25 @@ def training_lines(result: dict[str, Any], counts: Counts, speed: str, size: Siz
             speed: result[speed],
         }
         if counts.layers:
-            line |= served_lines(counts, done)
+            line |= served_lines(counts, done, adaptive=result["gate"] in ADAPTIVE)
             if result["gate"] in ADAPTIVE:
                 line["balance_coefficient"] = 10 ** (-10 + 8 * done)
         lines.append(line)
     return lines
 
 
-def served_lines(counts: Counts, done: float) -> dict[str, Any]:
-    served, means = {}, {"entropy": 0.0, "load_max": 0.0, "dead": 0.0, "density": 0.0}
+def served_lines(counts: Counts, done: float, *, adaptive: bool) -> dict[str, Any]:
+    """At first even: of all pairs where the density adapts, else of as many as in the end."""
+    served, means = {}, dict.fromkeys(("entropy", "entropy_min", "load_max", "dead", "density"), 0.0)
     for name, layer in counts.layers.items():
         tokens = int(layer.tokens)
-        pairs = np.round(tokens * (1 - done) + layer.pairs * done).astype(int)
+        first = tokens if adaptive else int(layer.pairs.sum()) / layer.num_experts
+        pairs = np.round(first * (1 - done) + layer.pairs * done).astype(int)
         served[name] = {"tokens": tokens, "pairs": pairs.tolist()}
         load = pairs / max(pairs.sum(), 1)
         scale = math.log(len(pairs)) if len(pairs) > 1 else math.inf
         means["entropy"] += entropy_of(load) / scale / len(counts.layers)
+        means["entropy_min"] += least_entropy(pairs.sum() / tokens) / scale / len(counts.layers)
         means["load_max"] += float(load.max()) / len(counts.layers)
         means["dead"] += float((load == 0).mean()) / len(counts.layers)
         means["density"] += pairs.sum() / tokens / len(pairs) / len(counts.layers)
@@ -239,7 +245,7 @@ def evaluation_lines(
         line[scores[0]] *= 0.5 + 0.5 * done
         line["loss"] /= 0.5 + 0.5 * done
         if counts.layers:
-            served = served_lines(counts, done)
+            served = served_lines(counts, done, adaptive=result["gate"] in ADAPTIVE)
             line |= {"routing": {**line["routing"], **served["routing"]}, "layers": served["layers"]}
             if number > 1:
                 line["changed"] = {name: 0.6 / number / (1 + i) for i, name in enumerate(counts.layers)}

@@ -6,20 +6,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vmoe.report.counts import COUNTS, Counts, LayerCounts, read_counts
 from vmoe.report.metrics import METRICS, Metrics, read_metrics
+from vmoe.report.routing_maps import ROUTING_MAPS, ImageRouting, read_routing_maps
 from vmoe.report.runs import RESULT, Run, read_run
 from vmoe.report.tasks import TASKS, Task
 
-if TYPE_CHECKING:
-    from vmoe.report.routing_maps import ImageRouting
-
-CONFIG, ENVIRONMENT, MAPS = "config.yaml", "environment.json", "routing_maps.npz"
-LONGEST_CONFIG = 200_000  # bytes; a run's own has a few thousand
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+LONGEST_CONFIG = 50_000  # bytes; a run's own has a few thousand
 MOST_PROBLEMS = 5  # of one file, one by one
 T = TypeVar("T")
 
@@ -74,16 +72,9 @@ class RunFiles:
 
 
 def read_folder(folder: str | Path) -> RunFiles:
-    """Read a run folder, or a folder of `vmoe eval`.
-
-    Raises `FileNotFoundError` if there is no such folder, or nothing of a run in it; nothing else that its files hold.
-    """
+    """Read a run folder, or a folder of `vmoe eval`. Raises what `check_folder` does, whatever the files hold."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder; name the `output` folder of a run")
-    names = (RESULT, COUNTS, MAPS, METRICS, CONFIG, ENVIRONMENT)
-    if not any((folder / name).exists() for name in names):
-        raise FileNotFoundError(f"{folder} holds nothing of a run; allowed: a folder with any of {', '.join(names)}")
+    check_folder(folder)
     home = home_of(folder)
     problems: list[str] = []
     config = _part(home / CONFIG, read_config, "vmoe train writes it", problems)
@@ -94,8 +85,8 @@ def read_folder(folder: str | Path) -> RunFiles:
     counts = maps = None
     if routes or (folder / COUNTS).exists():
         counts = _part(folder / COUNTS, _read_counts, _remedy(folder, home), problems)
-    if (routes and task is not None and task.maps) or (folder / MAPS).exists():
-        maps = _part(folder / MAPS, _read_maps, _remedy(folder, home), problems)
+    if (routes and task is not None and task.maps) or (folder / ROUTING_MAPS).exists():
+        maps = _part(folder / ROUTING_MAPS, read_routing_maps, _remedy(folder, home), problems)
     if config is not None and not config.values:
         problems.append(f"{home / CONFIG} holds no keys; it is shown as it is, and what follows from it is left out")
     if metrics is not None:
@@ -103,6 +94,15 @@ def read_folder(folder: str | Path) -> RunFiles:
     problems += _contradictions(run, counts, folder, routes=routes)
     name = str(folder.absolute().relative_to(home.absolute().parent))
     return RunFiles(folder, home, name, run, metrics, counts, maps, config, environment, tuple(problems))
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `FileNotFoundError` if there is no such folder, or nothing of a run in it."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder; name the `output` folder of a run")
+    names = (RESULT, COUNTS, ROUTING_MAPS, METRICS, CONFIG, ENVIRONMENT)
+    if not any((folder / name).exists() for name in names):
+        raise FileNotFoundError(f"{folder} holds nothing of a run; allowed: a folder with any of {', '.join(names)}")
 
 
 def home_of(folder: Path) -> Path:
@@ -181,12 +181,6 @@ def _read_counts(path: Path) -> Counts:
         for wrong in _wrong_counts(layer, len(counts.labels)):
             raise ValueError(f"{path}: {name}: {wrong}; evaluate the run again with vmoe eval")
     return counts
-
-
-def _read_maps(path: Path) -> ImageRouting:
-    from vmoe.report.routing_maps import read_routing_maps
-
-    return read_routing_maps(path)
 
 
 def _wrong_counts(layer: LayerCounts, labels: int) -> Iterator[str]:
