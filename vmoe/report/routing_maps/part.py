@@ -56,7 +56,7 @@ Patches without any are left grey.<span data-needs-script hidden> Choose an expe
 
 
 def _notes(routing: ImageRouting) -> str:
-    notes = []
+    notes = ["Point at a picture's name to see the picture alone."] if routing.layers else []
     if any(layer.grid[0] for layer in routing.layers):
         notes.append("Below a picture stand the experts of the tokens before its patches, such as the class token.")
     if routing.left_out:
