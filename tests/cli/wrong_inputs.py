@@ -238,7 +238,18 @@ TEXT = [
     Wrong("images for a text model", ("eval", TEXT_RUN, "--data", "images/val"), ("images/val",)),
     Wrong("no text to look at", ("inspect", TEXT_RUN), ("--text is missing",)),
     Wrong("a text file that is missing", ("inspect", TEXT_RUN, "--text", "lost.txt"), ("lost.txt", "no such file")),
-    Wrong("a model of images to read text", ("inspect", EVAL[1], "--text", "a"), ("last.pt", "model of images")),
+    Wrong("a model of images to read text", ("inspect", EVAL[1], "--text", "a"), ("--text", "model of images")),
+    Wrong("a model of text to see images", ("inspect", TEXT_RUN, "images/val"), ("IMAGE", "model of text")),
+    Wrong("no image to look at", ("inspect", EVAL[1]), ("no image is given",)),
+    Wrong("an image that is missing", ("inspect", EVAL[1], "lost.png"), ("lost.png",)),
+    Wrong("a folder without images", ("inspect", EVAL[1], "runs/dense/checkpoints"), ("runs/dense/checkpoints",)),
+    Wrong("an image that is none", ("inspect", EVAL[1], "tiny.yaml"), ("tiny.yaml", "cannot be read as an image")),
+    Wrong(
+        "a dense model to look at", ("inspect", DENSE, "images/val"), ("dense model", "with MoE layers")
+    ),
+    Wrong("no run to report on", ("report", "runs/lost"), ("runs/lost",)),
+    Wrong("a folder that holds no run", ("report", "images"), ("images",)),
+    Wrong("one folder for two reports", ("report", "runs/tiny", "runs/dense", "--output", "x"), ("2 runs", "one")),
     Wrong(
         "runs of images and of text in one plot", ("compare", "runs/text", "runs/tiny", "--plot", "p.png"), ("text",)
     ),
