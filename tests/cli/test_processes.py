@@ -11,6 +11,7 @@ from text_world import make_text_world
 from world import make_images, make_world, vmoe
 
 import vmoe as package
+from vmoe.report import read_metrics
 
 IMAGES = 13  # no multiple of the processes or of the batch
 
@@ -99,6 +100,11 @@ def test_training_in_two_processes_steps_as_one(world):
     out = in_processes(2, *run, "output=runs/two")
     assert out.splitlines()[-1].startswith("runs/two/result.json  routing_free")
     assert_same_training("runs/one", "runs/two")
+    one, two = (read_metrics(Path(run, "metrics.jsonl")).train for run in ("runs/one", "runs/two"))
+    assert one[0].layers == two[0].layers  # before the first update, after which weights differ in their last bits
+    for alone, together in zip(one, two, strict=True):
+        assert together.values["loss"] == pytest.approx(alone.values["loss"], rel=1e-4)
+        assert together.layers["blocks.1.mlp"].tokens == alone.layers["blocks.1.mlp"].tokens == 8 * 5
 
 
 def assert_same_training(first: str, second: str, steps: int = 3) -> None:
