@@ -18,6 +18,7 @@ from vmoe.report.tasks import TASKS, Task
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 LONGEST_CONFIG = 50_000  # bytes; a run's own has a few thousand
+MOST_LISTS = 500  # in a config; within each other, more take YAML a minute
 MOST_PROBLEMS = 5  # of one file, one by one
 T = TypeVar("T")
 
@@ -162,7 +163,7 @@ def read_config(path: Path) -> Config:
     with path.open("rb") as file:
         text = file.read(LONGEST_CONFIG).decode("utf-8", errors="replace")
     try:
-        values = yaml.safe_load(text)
+        values = yaml.safe_load(text) if text.count("[") < MOST_LISTS else None
     except (yaml.YAMLError, ValueError, RecursionError):
         values = None
     return Config(text, values if isinstance(values, Mapping) else {})
