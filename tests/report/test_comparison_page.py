@@ -13,6 +13,7 @@ from synthetic import result, write
 from vmoe.report import read_run
 from vmoe.report.comparison_page import save_comparison
 from vmoe.report.run_page import blocks
+from vmoe.report.run_page.drawing import Drawn
 from vmoe.report.seeds import rows_of
 
 HOSTILE = "</td><script>alert(1)</script>\" onload='x' \u202e|&lt;".replace("/", "\u2215")
@@ -56,11 +57,11 @@ def undrawn(monkeypatch):
     """Figures take most of the time; here each is one word."""
     titles = []
 
-    def drawn(draw, title, path):
-        titles.append(title)
-        return f"<p>{blocks.escape(title)}</p>"
+    def job(drawing, name, folder):
+        titles.append(drawing.title)
+        return lambda: Drawn(f"<p>{blocks.escape(drawing.title)}</p>")
 
-    monkeypatch.setattr(blocks, "drawn", drawn)
+    monkeypatch.setattr(blocks, "job", job)
     return titles
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from vmoe.report.columns import tasks_of
 from vmoe.report.comparison import comparison_markdown, comparison_table
 from vmoe.report.differences import Differences, differences
+from vmoe.report.html_table import html_table
 from vmoe.report.page import THEMES, Part, document, escape, facts_list
 from vmoe.report.page.document import asset
-from vmoe.report.run_page.blocks import Section
+from vmoe.report.run_page.blocks import Section, draw_sections
 from vmoe.report.seeds import Rows
 from vmoe.report.table import Table
 
@@ -18,7 +19,6 @@ from .best import NOTE, best_cells
 from .figures import sections_of
 from .history import History, histories_of
 from .origins import mixed, origins
-from .tables import html_table
 
 PAGE = "index.html"
 MOST_NOTES = 20
@@ -41,7 +41,8 @@ def _page(rows: Rows, table: Table, differing: Differences, folder: Path) -> str
     sections = _sections(rows, histories)
     named = {"table": "Results", "configs": "Configs", **{one.key: one.title for one in sections}, "runs": "Runs"}
     links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in named.items())
-    bodies = "\n".join(section.html(folder) for section in sections)
+    drawn = draw_sections(sections, folder)
+    bodies = "\n".join(section.html(drawn) for section in sections)
     runs = sum(len(row.runs) for row in rows.rows)
     title = f"Comparison of {runs} runs" if runs > 1 else "Comparison of one run"
     body = f"""<header>

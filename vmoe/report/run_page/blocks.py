@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from matplotlib.axes import Axes
-
+from vmoe.report.html_table import html_table
 from vmoe.report.page import escape
 from vmoe.report.table import Table
 
-from .drawing import Drawing, Drawings
+from .drawing import Drawing, Drawings, Job, job, run_all
 
-Draw = Callable[[], Axes]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Draw = Callable[[], "Axes"]
 
 
 class Block(Protocol):
@@ -45,6 +48,12 @@ class Section:
 
     def markdown(self, drawn: Drawings) -> str:
         return "\n".join([f"## {plain(self.title)}\n", *(block.markdown(drawn) for block in self.blocks)])
+
+
+def draw_sections(sections: Sequence[Section], folder: Path, further: Mapping[str, Job] | None = None) -> Drawings:
+    """Every figure of these sections, and PNGs of them in the folder. further: what else is to be done on all cores."""
+    jobs = {name: job(one, name, folder) for section in sections for name, one in section.drawings().items()}
+    return run_all({**jobs, **(further or {})})
 
 
 class Undrawn:
@@ -80,12 +89,14 @@ class Absent(Undrawn):
 
 @dataclass(frozen=True)
 class Tabled(Undrawn):
+    """label: what it is, for those who do not see it."""
+
+    label: str
     table: Table
     caption: str
 
     def html(self, drawn: Drawings) -> str:
-        caption = f'<p class="caption">{escape(self.caption)}</p>'
-        return f'<div><div class="scroll">{html_table(self.table)}</div>\n{caption}</div>'
+        return f'<div>{html_table(self.table, label=self.label)}\n<p class="caption">{escape(self.caption)}</p></div>'
 
     def markdown(self, drawn: Drawings) -> str:
         return f"{self.table.markdown()}\n{plain(self.caption)}\n"
@@ -161,20 +172,6 @@ def figure(title: str, content: str, caption: str, *, wide: bool = False) -> str
     """wide: takes the page's whole width, not a column."""
     start = '<figure class="whole">' if wide else "<figure>"
     return f"{start}<h3>{escape(title)}</h3>\n{content}\n<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def html_table(table: Table) -> str:
-    """Numbers to the right."""
-    classes = [' class="number"' if column.numeric else "" for column in table.columns]
-    headers = "".join(
-        f'<th scope="col"{kind}>{escape(column.header)}</th>'
-        for kind, column in zip(classes, table.columns, strict=True)
-    )
-    rows = "".join(
-        "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(classes, cells, strict=True)) + "</tr>"
-        for cells in zip(*(column.cells for column in table.columns), strict=True)
-    )
-    return f"<table><thead><tr>{headers}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def links(titles: Mapping[str, str]) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from vmoe.report.counts import COUNTS, LayerCounts
 from vmoe.report.page import escape
@@ -16,6 +16,9 @@ from vmoe.report.run_files import RunFiles
 from .blocks import Absent, Block, ByLayer, Shown
 from .reasons import counted, why
 from .series import groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_EXPERTS = 12  # lines of a figure, or entries of a list
 MOST_BINS = 64  # of a sequence's positions

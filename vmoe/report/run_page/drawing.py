@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from vmoe.report.page import escape
 from vmoe.report.plots import save_png, themed_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FIGURES_A_PROCESS = 8  # at least: with fewer, starting it takes longer than drawing
 NARROWEST, WIDEST = 7, 9  # inches of figures, for which the style has classes
@@ -57,16 +60,21 @@ def job(drawing: Drawing, name: str, folder: Path) -> Job:
 
 
 def run_all(jobs: Mapping[str, Job]) -> Drawings:
-    """What each of the jobs gives. They run in processes that are copies of this one, where the system has such."""
-    processes = min(os.cpu_count() or 1, len(jobs) // FIGURES_A_PROCESS)
-    if processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
+    """What each of the jobs gives, by its name. Many jobs run in processes that are copies of this one."""
+    processes = min(len(os.sched_getaffinity(0)), len(jobs) // FIGURES_A_PROCESS)
+    if processes < 2:
         return {name: run() for name, run in jobs.items()}
     forked = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, forked, initializer=_JOBS.update, initargs=(jobs,)) as pool:
+    with ProcessPoolExecutor(processes, forked, initializer=_start, initargs=(jobs,)) as pool:
         return dict(zip(jobs, pool.map(_run, jobs), strict=True))
 
 
 _JOBS: dict[str, Job] = {}  # of a process that `run_all` has started
+
+
+def _start(jobs: Mapping[str, Job]) -> None:
+    gc.freeze()  # what is shared with the first process is not written to, and so not copied
+    _JOBS.update(jobs)
 
 
 def _run(name: str) -> Drawn:

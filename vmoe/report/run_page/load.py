@@ -117,4 +117,4 @@ def table(files: RunFiles) -> Block:
             columns.append(Column(figure.header, tuple(map(figure.cell, values)), {figure.key: values}))
             meanings.append(f"{figure.header}: {figure.meaning.format(label=files.run.task.label)}")
     caption = f"What each layer's counts say ({basis(files)}). {'; '.join(meanings)}."
-    return Tabled(Table(tuple(columns)), caption)
+    return Tabled("figures by layer", Table(tuple(columns)), caption)

@@ -58,7 +58,7 @@ def maps(files: RunFiles) -> Section | Maps:
     shown = files.maps
     part = maps_part(shown)
     while len(part.body) > LARGEST and len(shown.images) > 1:
-        shown = keep(shown, len(shown.images) // 2)
+        shown = keep(shown, max(1, len(shown.images) * LARGEST // len(part.body) - 1))
         part = maps_part(shown)
     return Maps(files.maps, len(shown.images), part)
 

@@ -9,9 +9,8 @@ from vmoe.report.metrics import Metrics
 from vmoe.report.page import THEMES, Part, document, escape
 from vmoe.report.run_files import RunFiles
 
-from .blocks import Section, Words, plain
+from .blocks import Section, Words, draw_sections, plain
 from .by_layer import positions, together
-from .drawing import Job, job, run_all
 from .labels import labels
 from .load import load, load_of, table
 from .maps import Maps, maps
@@ -29,21 +28,19 @@ def save_run_page(files: RunFiles, folder: Path) -> Path:
     """Write index.html, report.md and the PNGs into the folder. Returns the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     sections = sections_of(files)
-    drawn = run_all({name: one for section in sections for name, one in _jobs(section, folder).items()})
+    shown = [section for section in sections if isinstance(section, Maps)]
+    further = {name: one for maps_section in shown for name, one in maps_section.jobs(folder).items()}
+    drawn = draw_sections([section for section in sections if isinstance(section, Section)], folder, further)
     body = "\n".join([_head(files, sections), *(section.html(drawn) for section in sections)])
-    shown = [section.part for section in sections if isinstance(section, Maps)]
-    parts = [*(Part("", part.style, part.script) for part in shown), Part.from_assets(__package__, "run_page", body)]
+    parts = [
+        *(Part("", one.part.style, one.part.script) for one in shown),
+        Part.from_assets(__package__, "run_page", body),
+    ]
     page = folder / PAGE
     page.write_text(document(files.name, parts), encoding="utf-8")
     text = "\n".join([f"# {plain(files.name)}\n", *(section.markdown(drawn) for section in sections)])
     (folder / MARKDOWN).write_text(text, encoding="utf-8")
     return page
-
-
-def _jobs(section: Section | Maps, folder: Path) -> dict[str, Job]:
-    if isinstance(section, Maps):
-        return section.jobs(folder)
-    return {name: job(drawing, name, folder) for name, drawing in section.drawings().items()}
 
 
 def sections_of(files: RunFiles) -> list[Section | Maps]:

@@ -1,4 +1,4 @@
-"""The tables of the page: their first column stays in sight where the others are scrolled."""
+"""A table on a page: its first column stays in sight where the others are scrolled (rules: `run_page.css`)."""
 
 from __future__ import annotations
 
