@@ -133,3 +133,15 @@ def test_without_matplotlib_tables_work_and_plots_say_what_to_install():
     code = "import sys; sys.modules['matplotlib'] = None; import vmoe.report; import vmoe.report.plots"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.endswith("plots need matplotlib: pip install 'vmoe[report]'\n")
+
+
+def test_figures_that_older_results_lack_are_none_and_gate_mass_fits_the_experts(tmp_path):
+    content = result()
+    found = parse_result(content, tmp_path).routing.layers[0]
+    assert found.gate_mass == tuple(content["routing"]["layers"][0]["gate_mass"])
+    assert found.figures.changed is found.figures.nearly_dead is None
+    content["routing"]["layers"][0] |= {"changed": 0.25, "nearly_dead": 0.5}
+    assert parse_result(content, tmp_path).routing.layers[0].figures.changed == 0.25
+    content["routing"]["layers"][0]["gate_mass"] = [0.5, 0.5]
+    with pytest.raises(ValueError, match="gate_mass has 2 shares; allowed: load's 4"):
+        parse_result(content, tmp_path)

@@ -23,9 +23,9 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Figures:
-    """Routing figures of one layer, or their mean over layers; `vmoe.moe.stats` defines them.
+    """Routing figures of one layer, or their mean over layers; docs/methods.md defines them.
 
-    label_information_share: None where no labels were counted.
+    Those that may be None were not counted, as without labels, or are of a result that is older than they are.
     """
 
     entropy: float
@@ -35,7 +35,13 @@ class Figures:
     load_max: float
     dead: float
     density: float
+    load_max_ratio: float | None
+    load_min_ratio: float | None
+    nearly_dead: float | None
+    compute_density: float | None
+    label_information: float | None
     label_information_share: float | None
+    changed: float | None
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,14 @@ class Layer:
     """One MoE layer.
 
     layer: its module's name, such as ``blocks.1.mlp``.
-    load: share of the active pairs, per expert.
+    load: share of the active pairs, per expert. gate_mass: share of the summed weights; empty in older results.
     experts_per_token: number of tokens with 0, 1, …, E active experts.
     """
 
     layer: str
     figures: Figures
     load: tuple[float, ...]
+    gate_mass: tuple[float, ...]
     experts_per_token: tuple[int, ...]
 
 
@@ -155,17 +162,23 @@ def _layer(reader: Reader) -> Layer:
         layer=reader.text("layer"),
         figures=_figures(reader),
         load=tuple(reader.numbers("load")),
+        gate_mass=tuple(reader.numbers("gate_mass")) if reader.has("gate_mass") else (),
         experts_per_token=tuple(int(count) for count in reader.numbers("experts_per_token")),
     )
     bins, experts = len(layer.experts_per_token), len(layer.load)
     if experts == 0 or bins != experts + 1:
         allowed = f"one more than load's {experts} experts"
         raise ValueError(f"{reader.where}: experts_per_token has {bins} counts; allowed: {allowed}")
+    if layer.gate_mass and len(layer.gate_mass) != experts:
+        raise ValueError(f"{reader.where}: gate_mass has {len(layer.gate_mass)} shares; allowed: load's {experts}")
     return layer
 
 
 def _figures(reader: Reader) -> Figures:
-    share = "label_information_share"  # records from before it had this name lack it
-    labels = reader.optional_number(share) if reader.has(share) else None
-    numbers = {field.name: reader.number(field.name) for field in fields(Figures) if field.name != share}
-    return Figures(**numbers, label_information_share=labels)
+    values: dict[str, Any] = {}
+    for field in fields(Figures):
+        if "None" not in str(field.type):
+            values[field.name] = reader.number(field.name)
+        else:
+            values[field.name] = reader.optional_number(field.name) if reader.has(field.name) else None
+    return Figures(**values)

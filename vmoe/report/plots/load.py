@@ -25,6 +25,7 @@ def expert_load(
     title: str = "",
     entropy: Sequence[float] | None = None,
     entropy_min: Sequence[float] | None = None,
+    what: str = "load (% of pairs)",
 ) -> Axes:
     """Heat map of the share of each layer's active pairs that each expert takes.
 
@@ -33,6 +34,7 @@ def expert_load(
     load_LE: rows sum to 1 (or are 0 where nothing was active). layers: L names, first at the top.
     ax: where to draw; None makes a figure of fitting size, reachable as ``axes.figure``.
     entropy, entropy_min: L values of normalised routing entropy and its least possible, written at the right.
+    what: of the colour bar, for other shares per expert, such as those of the summed gate weights.
     """
     load = array_of("load_LE", load_LE, ("layers", "experts"))
     for name, values in [("layers", layers), ("entropy", entropy), ("entropy_min", entropy_min)]:
@@ -48,7 +50,7 @@ def expert_load(
     if entropy is not None:
         least = [None] * num_layers if entropy_min is None else entropy_min
         name_right(ax, list(map(entropy_text, entropy, least)), "routing entropy")
-    fair_bar(ax, image, fair, "load (% of pairs)")
+    fair_bar(ax, image, fair, what)
     return ax
 
 

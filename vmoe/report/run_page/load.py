@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vmoe.report.counts import COUNTS
+from vmoe.report.counts import COUNTS, Integers
 from vmoe.report.metrics import Served
 from vmoe.report.plots import entropy_by_layer, expert_load, experts_per_token
 from vmoe.report.run_files import RunFiles
@@ -17,10 +17,13 @@ from .reasons import basis, why
 
 
 class LayerLoad(NamedTuple):
-    """load: share of the pairs, per expert. experts: share of the tokens with 0, 1, …, E active experts."""
+    """load, mass: share of the pairs and of the summed gate weights, per expert; mass may be empty. experts: share of
+    the tokens with 0, 1, …, E active experts.
+    """
 
     name: str
     load: tuple[float, ...]
+    mass: tuple[float, ...]
     experts: tuple[float, ...]
 
 
@@ -28,15 +31,19 @@ def load_of(files: RunFiles) -> list[LayerLoad]:
     """Of the result, or where it does not say it, of the counts."""
     if files.run is not None and files.run.routing is not None:
         return [
-            LayerLoad(layer.layer, layer.load, Served(0, layer.experts_per_token).load)
+            LayerLoad(layer.layer, layer.load, layer.gate_mass, Served(0, layer.experts_per_token).load)
             for layer in files.run.routing.layers
         ]
     if files.counts is None:
         return []
     return [
-        LayerLoad(name, Served(0, tuple(layer.pairs.tolist())).load, tuple(layer.experts_per_token.tolist()))
+        LayerLoad(name, share(layer.pairs), share(layer.mass), tuple(layer.experts_per_token.tolist()))
         for name, layer in files.counts.layers.items()
     ]
+
+
+def share(counts: Integers) -> tuple[float, ...]:
+    return Served(0, tuple(counts.tolist())).load
 
 
 def load(files: RunFiles) -> list[Block]:
@@ -45,7 +52,7 @@ def load(files: RunFiles) -> list[Block]:
         return [Absent(f"No load of experts: {why(files, RESULT, COUNTS)}")]
     if len({len(layer.load) for layer in layers}) > 1:
         return [Absent("No load of experts: layers differ in their number of experts.")]
-    return [_load(files, layers), _entropy(files), _experts(files, layers)]
+    return [_load(files, layers), _mass(files, layers), _entropy(files), _experts(files, layers)]
 
 
 def _load(files: RunFiles, layers: list[LayerLoad]) -> Block:
@@ -63,6 +70,23 @@ def _load(files: RunFiles, layers: list[LayerLoad]) -> Block:
             [layer.name for layer in layers],
             entropy=[one.figures.entropy for one in figures] or None,
             entropy_min=[one.figures.entropy_min for one in figures] or None,
+        ),
+        caption,
+    )
+
+
+def _mass(files: RunFiles, layers: list[LayerLoad]) -> Block:
+    if not all(layer.mass for layer in layers):
+        return Absent(f"No gate mass: {why(files, COUNTS)}")
+    caption = (
+        f"Share of each layer's summed gate weights that an expert takes; a row sums to 100 % ({basis(files)}). Where "
+        "it is less than the share of the pairs, tokens use the expert beside a stronger one."
+    )
+    return Plot(
+        "gate_mass",
+        "Gate mass per expert and layer",
+        lambda: expert_load(
+            [layer.mass for layer in layers], [layer.name for layer in layers], what="gate mass (% of the weights)"
         ),
         caption,
     )
