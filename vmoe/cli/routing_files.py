@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,11 @@ def save_routing(
     if stats is None or not stats.layers:
         return
     save_counts(counts_of(stats, model, assembly, entry), folder / COUNTS)
-    maps = None if probe is None else assembly.routing_maps(model, task, entry, probe)
+    try:
+        maps = None if probe is None else assembly.routing_maps(model, task, entry, probe)
+    except ValueError as error:  # weights that are no numbers: the counts say what there is to say
+        print(f"no {ROUTING_MAPS}: {error}", file=sys.stderr)
+        return
     if maps is not None:
         save_routing_maps(maps, folder / ROUTING_MAPS)
 

@@ -135,7 +135,7 @@ class ImageAssembly(Assembly[ImageRunConfig]):
         """Some of the images, and what each expert likes most in all of them."""
         names = self.label_names(entry)
         labels = tuple(names[label] for label in probe.targets.tolist())
-        numbers = tuple(f"image {number}" for number in range(len(labels)))
+        numbers = tuple(f"image {number} of the probe" for number in range(len(labels)))
         return keep(route_images(model, probe.inputs, task.prepare, numbers, labels), SHOWN_IMAGES)
 
     @staticmethod
