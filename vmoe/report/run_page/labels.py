@@ -77,6 +77,7 @@ def _cards(layer: LayerCounts, names: list[str]) -> str:
         lists = "".join(
             f"<h4>{heading}</h4><ol>{''.join(_entries(layer, share_CE, expert, found, names))}</ol>"
             for heading, found in (("most often", often), ("most its own", own))
+            if load
         )
         cards.append(f"<li><h3>Expert {expert}: {load:.1%} of the pairs</h3>{lists}</li>")
     return f'<ol class="cards">{"".join(cards)}</ol>'

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 
 from vmoe.report.page import Part
+from vmoe.report.page.png import png
 from vmoe.report.routing_maps import ROUTING_MAPS, ImageRouting, keep, maps_part, save_map_pngs
 from vmoe.report.run_files import RunFiles
 
@@ -15,7 +17,8 @@ from .drawing import Drawings, Drawn, Job
 from .reasons import why
 
 KEY, TITLE = "maps", "Where patches go"  # as `maps_part` has them
-LARGEST = 5_000_000  # characters of a page's maps: a page must open at once
+LARGEST = 5_000_000  # characters of a page's maps, about: a page must open at once
+FAVOURITES = 256  # patches of a layer that `maps_part` shows, about
 IN_A_PICTURE = 8  # images
 
 
@@ -55,12 +58,16 @@ class Maps:
 def maps(files: RunFiles) -> Section | Maps:
     if files.maps is None:
         return Section(KEY, TITLE, [Absent(f"No images with their routing: {why(files, ROUTING_MAPS)}")])
-    shown = files.maps
-    part = maps_part(shown)
-    while len(part.body) > LARGEST and len(shown.images) > 1:
-        shown = keep(shown, max(1, len(shown.images) * LARGEST // len(part.body) - 1))
-        part = maps_part(shown)
-    return Maps(files.maps, len(shown.images), part)
+    shown = keep(files.maps, _fitting(files.maps))
+    return Maps(files.maps, len(shown.images), maps_part(shown))
+
+
+def _fitting(routing: ImageRouting) -> int:
+    """How many images have room in `LARGEST` characters: a picture each, two bytes a weight, and the favourites."""
+    weights = sum(int((layer.weights >= 0).sum()) for layer in routing.layers) / len(routing.images)
+    favourites = sum(FAVOURITES * prod(one.patches.shape[2:]) for one in routing.favourites)
+    room = LARGEST * 3 / 4 - favourites  # base64 takes four characters for three bytes
+    return max(1, int(room // (len(png(routing.images[0])) + 2 * weights)))
 
 
 def _save(routing: ImageRouting, number: int, folder: Path) -> Drawn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from vmoe.report.metrics import METRICS, Metrics, Moment, Served
 from vmoe.report.plots import curves, dynamics, load_over_time, stability
@@ -15,7 +16,11 @@ from .reasons import why
 from .series import Service, last_line, mean_line, service
 from .training import STEP
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 SAME_DENSITY = 0.002  # how far it is apart at most where all tokens activate as many experts
+LEAST_SPAN = 0.02  # of entropies and densities that an axis shows
 MOST_LAYERS = 12  # lines of one figure
 DENSITY, ENTROPY, LEAST = "routing.density", "routing.entropy", "routing.entropy_min"
 ADAPTED = "balance_coefficient"  # λ
@@ -44,7 +49,7 @@ def _density_by_layer(history: History) -> Block:
     return Plot(
         "density_by_layer",
         "Density of each layer",
-        lambda: curves(lines, xlabel=STEP, ylabel="density ρ"),
+        lambda: spanning(curves(lines, xlabel=STEP, ylabel="density ρ")),
         f"Active pairs over all pairs, layer by layer. {history.basis}{chosen(lines, history.layers)}",
     )
 
@@ -96,7 +101,7 @@ def _entropy_by_layer(history: History, bounds: Lines) -> Block:
     return Plot(
         "entropy_over_time",
         "Routing entropy of each layer",
-        lambda: curves({**lines, **bounds}, xlabel=STEP, ylabel="entropy of the load"),
+        lambda: spanning(curves({**lines, **bounds}, xlabel=STEP, ylabel="entropy of the load")),
         "Entropy of each layer's load over ln E: 1 is perfectly even. The least possible at the density, ln k / ln E "
         f"with k experts a token, has all tokens at the same experts. {history.basis}{chosen(lines, history.layers)}",
     )
@@ -193,6 +198,14 @@ def evenly(names: Sequence[str], most: int) -> list[str]:
     if len(names) <= most:
         return list(names)
     return [names[round(number * (len(names) - 1) / (most - 1))] for number in range(most)]
+
+
+def spanning(ax: Axes) -> Axes:
+    """With a y axis on which noise does not look like a slope."""
+    low, high = ax.get_ylim()
+    room = max(0.0, LEAST_SPAN - (high - low)) / 2
+    ax.set_ylim(low - room, high + room)
+    return ax
 
 
 def chosen(shown: Collection[str], of: Collection[str]) -> str:

@@ -9,10 +9,10 @@ from vmoe.report.metrics import Metrics
 from vmoe.report.page import THEMES, Part, document, escape
 from vmoe.report.run_files import RunFiles
 
-from .blocks import Section, Words, draw_sections, plain
+from .blocks import ByLayer, Section, Words, draw_sections, plain
 from .by_layer import positions, together
 from .labels import labels
-from .load import load, load_of, table
+from .load import load, table
 from .maps import Maps, maps
 from .over_time import History, changes, density, entropy
 from .over_time import load as load_over_time
@@ -73,9 +73,8 @@ def _routing(files: RunFiles) -> list[Section | Maps]:
 
 def _head(files: RunFiles, sections: Sequence[Section | Maps]) -> str:
     links = "".join(f'<li><a href="#{section.key}">{escape(section.title)}</a></li>' for section in sections)
-    layers = dict.fromkeys(layer.name for layer in load_of(files))
-    if files.counts is not None:
-        layers |= dict.fromkeys(files.counts.layers)
+    blocks = [block for section in sections if isinstance(section, Section) for block in section.blocks]
+    layers = dict.fromkeys(one.layer for block in blocks if isinstance(block, ByLayer) for one in block.layers)
     options = "".join(f'<option value="{escape(layer)}">{escape(layer)}</option>' for layer in layers)
     chooser = (
         f'<span class="layers"><label><span class="word">Layer</span> <select id="layer-of-figures">{options}'

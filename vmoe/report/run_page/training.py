@@ -42,8 +42,9 @@ def _score(files: RunFiles, metrics: Metrics) -> Block:
         return Absent(f"No score of evaluations over training: {why(files, METRICS)}")
     log = min(line.values) > 0 and max(line.values) > WIDE_RANGE * min(line.values)
     best = (min if task.quality[0].lower_is_better else max)(zip(line.values, line.steps, strict=True))
+    each = f"each of the {len(line.steps):,} evaluations" if len(line.steps) > 1 else "the one evaluation"
     caption = (
-        f"Of each of the {len(line.steps):,} evaluations, on data that training does not see. The best is "
+        f"Of {each}, on data that training does not see. The best is "
         f"{best[0]:.{task.quality[0].digits}f}, at step {best[1]:,.0f}.{' The axis is logarithmic.' if log else ''}"
     )
     return Plot(
