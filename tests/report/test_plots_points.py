@@ -93,3 +93,10 @@ def test_what_cannot_be_drawn(arguments, message):
         score_against(*arguments)
     with pytest.raises(ValueError, match="spread has 2 entries; allowed: 1"):
         score_against([1], [1], ["a"], spread=[1, 2])
+
+
+def test_costs_that_are_nearly_equal_look_so():
+    left, right = score_against([34.95, 35.02], [1.0, 2.0], ["a", "b"]).get_xlim()
+    assert right - left == pytest.approx(0.05 * 35.02)
+    left, right = score_against([30.0, 40.0], [1.0, 2.0], ["a", "b"]).get_xlim()
+    assert right - left == pytest.approx(1.24 * 10)

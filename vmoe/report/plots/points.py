@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from .canvas import BLUE, INK, PAPER, SOFT, VERMILION, array_of, axes_of, check_count, dress, readable
 from .placement import places
 
+LEAST_WIDTH = 0.05  # of an axis, as a part of its largest value
+
 
 def score_against(
     values: Sequence[float],
@@ -36,7 +38,8 @@ def score_against(
 
     values, scores, labels: P of each. spread: of each score, drawn as a bar up and down; 0 or not a number is none.
     highlighted: which points are vermilion diamonds. joined: by a line. least_span: how much of the scores the axis
-    shows at least, so that noise does not look like a slope. ax: as in `expert_load`.
+    shows at least, so that noise does not look like a slope; of the values it shows a twentieth of the largest, so that
+    equal costs look equal. ax: as in `expert_load`.
     """
     points_P2 = np.stack([array_of("values", values, ("points",)), _as_many("scores", scores, values)], axis=1)
     for name, given in [("labels", labels), ("spread", spread), ("highlighted", highlighted)]:
@@ -57,7 +60,7 @@ def score_against(
             drawn += [_between(point - reach, point + reach)]
         texts.append(_point(ax, point, readable(labels[index], 48), marked=marked))
     everything = np.concatenate(drawn)
-    ax.set_xlim(*_with_room(everything[:, 0], 0.12, 0))
+    ax.set_xlim(*_with_room(everything[:, 0], 0.12, LEAST_WIDTH * float(abs(everything[:, 0]).max())))
     ax.set_ylim(*_with_room(everything[:, 1], 0.2, least_span))
     dress(ax, title=title, xlabel=xlabel, ylabel=ylabel, grid=True)
     _place(ax, texts, points_P2, everything)
