@@ -11,14 +11,12 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from vmoe.config import ConfigError, RunConfig, dump_config, load_config
-from vmoe.moe import balance_for, moe_layers
+from vmoe.moe import balance_for
 from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes, barrier, start_processes
-from vmoe.train.loaders import Loader
 from vmoe.train.loop import evaluated_model, fit
 from vmoe.train.optim import build_optimizer, build_schedule
-from vmoe.train.probe import Probe
 from vmoe.train.result import describe_result, headline
 from vmoe.train.runfolder import RunFolder
 from vmoe.train.sinks import check_sinks, open_sinks
@@ -130,18 +128,9 @@ def build_on(
         schedule=build_schedule(optimizer, config.schedule, len(data.train) // config.train.accumulate),
         cost=cost,
         folder=folder,
-        probe=read_probe(data.val, model, config, processes),
         identity=assembly.describe_model(data.entry),
     )
     return state, parts
-
-
-def read_probe(loader: Loader, model: nn.Module, config: RunConfig, processes: Processes) -> Probe | None:
-    """The sample whose routing is looked at, read on the first process if the model routes."""
-    count = config.train.probe_samples
-    if not count or not processes.first or not any(moe_layers(model)):
-        return None
-    return Probe.read(loader, count, config.data.eval_batch_size)
 
 
 def build_ema(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:

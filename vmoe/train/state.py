@@ -86,7 +86,6 @@ class TrainState:
 class Parts:
     """What a run is made of.
 
-    probe: on the first process, where there are MoE layers and a sample was asked for.
     identity: the entries of a checkpoint that say what the model is: model, data, config, evaluate.
     """
 
@@ -98,13 +97,22 @@ class Parts:
     schedule: Scheduler
     cost: Cost
     folder: RunFolder
-    probe: Probe | None
     identity: dict[str, Any]
 
     @cached_property
     def precision(self) -> torch.dtype:
         """Of the forward, on this run's device."""
         return choose_precision(self.config.train.precision, self.processes.device)
+
+    @cached_property
+    def probe(self) -> Probe | None:
+        """The sample whose routing is looked at, read when it is first asked for; on the first process, if the model
+        routes and the config asks for one.
+        """
+        count = self.config.train.probe_samples
+        if not count or not self.processes.first or not self.cost.layers:
+            return None
+        return Probe.read(self.val_loader, count, self.config.data.eval_batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
