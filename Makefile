@@ -15,8 +15,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --d
 .PHONY: help demo demo-text test test-slow bench bench-gpu lint lock clean
 
 help:
-	@echo "make demo       train four variants on handwritten digits, evaluate and compare them"
-	@echo "make demo-text  train four variants of a small GPT-2 on Python's own sources, and show where tokens go"
+	@echo "make demo       train four variants on handwritten digits; a page of each, and of all"
+	@echo "make demo-text  the same with a small GPT-2 on Python's own sources, and where a text's tokens go"
 	@echo "make test       the tests"
 	@echo "make test-slow  the long ones"
 	@echo "make bench      layers, whole steps and other libraries' layers, timed on this machine's CPU (10 minutes)"
@@ -34,12 +34,14 @@ demo: $(READY)
 	rm -rf runs/demo
 	$(BIN)/vmoe train $(DEMO:%=configs/demo/%.yaml)
 	$(BIN)/vmoe eval $(DEMO:%=runs/demo/%/checkpoints/last.pt)
-	$(BIN)/vmoe compare $(DEMO:%=runs/demo/%)
+	$(BIN)/vmoe report $(DEMO:%=runs/demo/%)
+	$(BIN)/vmoe compare $(DEMO:%=runs/demo/%) --output runs/demo/comparison
 
 demo-text: $(READY)
 	rm -rf runs/demo_text
 	$(BIN)/vmoe train $(DEMO:%=configs/demo_text/%.yaml)
-	$(BIN)/vmoe compare $(DEMO:%=runs/demo_text/%)
+	$(BIN)/vmoe report $(DEMO:%=runs/demo_text/%)
+	$(BIN)/vmoe compare $(DEMO:%=runs/demo_text/%) --output runs/demo_text/comparison
 	$(BIN)/vmoe inspect runs/demo_text/topk/checkpoints/last.pt --text train_imagenet.py
 
 test: $(READY)
