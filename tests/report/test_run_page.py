@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib")
 
 from vmoe.report.metrics import Moment, Served
 from vmoe.report.run_files import read_folder
-from vmoe.report.run_page import blocks, drawing, save_run_page
+from vmoe.report.run_page import blocks, drawing, maps, save_run_page
 from vmoe.report.run_page.drawing import Drawn, Job
 from vmoe.report.run_page.over_time import History, target_density
 from vmoe.report.run_page.series import groups, last_line, mean_line, service
@@ -164,6 +164,14 @@ def test_a_text_lists_the_tokens_that_each_expert_serves_most(tmp_path, made):
     assert [one.startswith(share) for one, share in zip(found, shares, strict=True)] == [True] * len(shares)
     assert {"␣the", "↵", "ing"} <= {text for _, text in shown.named("code")}
     assert re.search(r"␣the</code><span class=\"count\">\d+ · \d+%", content)
+
+
+def test_maps_that_would_make_the_page_large_have_fewer_images(whole, made, monkeypatch):
+    assert "of the 3 images" not in made(whole)[0]
+    monkeypatch.setattr(maps, "LARGEST", 1000)
+    content, shown, _ = made(whole)
+    assert "1 of the 3 images of routing_maps.npz" in content
+    assert len(shown.named("img")) == 1
 
 
 # --- what is missing -------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def labels(files: RunFiles) -> list[Block]:
 
 def _map(files: RunFiles, counts: Counts, task: Task) -> ByLayer:
     title = f"Load of experts by {task.label}"
-    of = len(counts.labels)
+    of = max(int(layer.pairs_by_label.any(1).sum()) for layer in counts.layers.values())
     some = f" The {MOST_MAPPED} most uneven of {of:,} {task.labels} are shown." if of > MOST_MAPPED else ""
     caption = (
         f"Of the active pairs of each {task.label}, the share that each expert takes; a row sums to 100 % "

@@ -74,4 +74,7 @@ def _save(routing: ImageRouting, number: int, folder: Path) -> Drawn:
     layer = replace(
         routing, layers=routing.layers[number : number + 1], favourites=routing.favourites[number : number + 1]
     )
-    return Drawn("", tuple(path.name for path in save_map_pngs(layer, folder)))
+    try:
+        return Drawn("", tuple(path.name for path in save_map_pngs(layer, folder)))
+    except ValueError:  # of values that no picture can show; the page shows the maps themselves
+        return Drawn("")
