@@ -10,7 +10,7 @@ from synthetic import result, write
 
 from vmoe.report import comparison, read_run
 from vmoe.report.samples import Sample, sample_of
-from vmoe.report.seeds import read_config, rows_of
+from vmoe.report.seeds import config_of, rows_of
 
 UNEVEN, EVEN = [0.5, 0.25, 0.25, 0.0], [0.25, 0.25, 0.25, 0.25]
 
@@ -119,11 +119,11 @@ def test_the_same_folder_twice_has_two_names(tmp_path):
 def test_what_is_no_config_is_unknown(tmp_path, config):
     run = run_of(tmp_path / "a", 0)
     (run.folder / "config.yaml").write_text(config)
-    assert read_config(run) is None
+    assert config_of(run) is None
 
 
 def test_a_config_is_flat_and_without_what_changes_nothing(tmp_path):
-    assert read_config(run_of(tmp_path / "a", 0)) == {
+    assert config_of(run_of(tmp_path / "a", 0)) == {
         "task": "images",
         "model.name": "vit_tiny_patch16_224",
         "moe.gate.kind": "topk",

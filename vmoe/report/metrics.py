@@ -83,7 +83,7 @@ def read_metrics(path: Path) -> Metrics:
             if kind in found:
                 moment = _moment(reader)
                 found[kind][moment.step] = moment
-        except (ValueError, RecursionError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             where = "" if str(error).startswith(str(path)) else f"{path}: line {number}: "
             problems.append(f"{where}{error}")
     moments = {kind: tuple(by_step[step] for step in sorted(by_step)) for kind, by_step in found.items()}

@@ -10,32 +10,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from vmoe.report.config import CONFIG, Config, read_config
 from vmoe.report.counts import COUNTS, Counts, LayerCounts, read_counts
 from vmoe.report.metrics import METRICS, Metrics, read_metrics
 from vmoe.report.routing_maps import ROUTING_MAPS, ImageRouting, read_routing_maps
 from vmoe.report.runs import RESULT, Run, read_run
 from vmoe.report.tasks import TASKS, Task
 
-CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
-LONGEST_CONFIG = 50_000  # bytes; a run's own has a few thousand
-MOST_LISTS = 500  # in a config; within each other, more take YAML a minute
+ENVIRONMENT = "environment.json"
 MOST_PROBLEMS = 5  # of one file, one by one
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Config:
-    """text: the file as it is. values: its keys, as YAML reads them; empty where they could not be read."""
-
-    text: str
-    values: Mapping[str, Any]
-
-    def value(self, *keys: str) -> Any:
-        """What is under ``a.b.c``; None where nothing is."""
-        found: Any = self.values
-        for key in keys:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return found
 
 
 @dataclass(frozen=True)
@@ -154,19 +138,6 @@ def _remedy(folder: Path, home: Path) -> str:
     if checkpoint.exists():
         return f"vmoe eval {checkpoint} writes one into {home / 'eval'}, whose folders vmoe report shows too"
     return "vmoe train writes it at the end of the run"
-
-
-def read_config(path: Path) -> Config:
-    """Read a `config.yaml`. Raises `OSError` alone."""
-    import yaml
-
-    with path.open("rb") as file:
-        text = file.read(LONGEST_CONFIG).decode("utf-8", errors="replace")
-    try:
-        values = yaml.safe_load(text) if text.count("[") < MOST_LISTS else None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        values = None
-    return Config(text, values if isinstance(values, Mapping) else {})
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmoe.report.config import CONFIG, read_config
 from vmoe.report.runs import Run
 
-LARGEST_CONFIG = 2**20  # bytes
 SEED = "seed"
 # Keys that change nothing of a result: where the run is kept, how its data are fetched, how it looks at itself.
 CHANGE_NOTHING = frozenset(
@@ -18,7 +18,7 @@ CHANGE_NOTHING = frozenset(
         *("train.log_every", "train.routing_every", "train.probe_samples", "train.tensorboard", "train.wandb"),
     }
 )
-Config = Mapping[str, str]
+FlatConfig = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Row:
 
     label: str
     runs: tuple[Run, ...]
-    config: Config | None
+    config: FlatConfig | None
 
     @property
     def first(self) -> Run:
@@ -57,7 +57,7 @@ def rows_of(runs: Iterable[Run], *, each: bool = False) -> Rows:
     runs = list(runs)
     if not runs:
         raise ValueError("nothing to compare: give at least one run")
-    configs = [read_config(run) for run in runs]
+    configs = [config_of(run) for run in runs]
     groups: dict[Hashable, list[int]] = {}
     duplicates, unknown = [], []
     for index, (run, config) in enumerate(zip(runs, configs, strict=True)):
@@ -93,22 +93,13 @@ def labels_of(runs: Sequence[Run]) -> tuple[str, ...]:
     return _labels([[run] for run in runs])
 
 
-def read_config(run: Run) -> Config | None:
+def config_of(run: Run) -> FlatConfig | None:
     """The config that a run was trained with, as `Row` holds it; None where there is none that can be read."""
-    import yaml
+    from vmoe.report.run_files import home_of
 
-    from vmoe.report.run_files import CONFIG, home_of
-
-    path = home_of(run.folder) / CONFIG
     try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            return None
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.BaseLoader)):
-            return None  # a resolved config has none, and a few of them can stand for gigabytes
-        content = yaml.load(text, yaml.BaseLoader)
-        flat = flatten(content) if isinstance(content, dict) else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        flat = flatten(read_config(home_of(run.folder) / CONFIG, typed=False).values)
+    except (OSError, RecursionError):
         return None
     return {key: value for key, value in flat.items() if key != SEED and key not in CHANGE_NOTHING} or None
 

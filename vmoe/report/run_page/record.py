@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vmoe.report.config import CONFIG
 from vmoe.report.page import escape
-from vmoe.report.run_files import CONFIG, ENVIRONMENT, RunFiles
+from vmoe.report.run_files import ENVIRONMENT, RunFiles
 
 from .blocks import Absent, Block, Undrawn, plain
 from .drawing import Drawings
