@@ -1,4 +1,5 @@
-"""The command line: `vmoe train | eval | upcycle | write | tokens | verify | inspect | report | compare`.
+"""The command line: `vmoe train | eval | upcycle | write | tokens | verify | inspect | report | compare | doctor |
+bench-data`.
 
 One file a command; each imports what it needs.
 """
@@ -17,17 +18,20 @@ USERS_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)  # Timeout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 with one clear line on standard error."""
+    """Run a command; returns the exit status: 0, or 2 with one clear line on standard error.
+
+    A command may return another one: `vmoe doctor` gives 1 where it found a problem.
+    """
     options = build_parser().parse_args(arguments)
     show_log()
     try:
-        import_module(f"{__name__}.{options.command}").run(options)
+        status: int | None = import_module(f"{__name__}.{options.command.replace('-', '_')}").run(options)
     except USERS_ERRORS as error:
         if options.traceback:
             raise
         print(f"vmoe {options.command}: {error}", file=sys.stderr)
         return USAGE_ERROR
-    return 0
+    return status or 0
 
 
 def show_log() -> None:
@@ -147,4 +151,37 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--each", action="store_true", help="a row for each run; default: seeds of one config are a row"
     )
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="look at this machine, and at a config on it, before a long run",
+        usage="vmoe doctor [CONFIG] [a.b=value ...] [--processes N] [--timeout SECONDS] [--json]",
+    )
+    doctor.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file of the run that is planned")
+    doctor.add_argument("overrides", nargs="*", metavar="a.b=value", help="keys of the config to change")
+    doctor.add_argument("--processes", type=int, default=1, metavar="N", help="of the run, on this machine (1)")
+    doctor.add_argument(
+        "--timeout", type=float, default=180, metavar="SECONDS", help="for each check of what may hang (180)"
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON in place of text")
+
+    bench_data = commands.add_parser(
+        "bench-data",
+        help="time each stage between the disk and the model on a config's own data, and say which one is too slow",
+        usage="vmoe bench-data CONFIG [a.b=value ...] [--seconds 20] [--batches N] [--processes N]"
+        " [--forward-only | --no-model] [--json]",
+    )
+    bench_data.add_argument("config", metavar="CONFIG", help="YAML file of a run")
+    bench_data.add_argument("overrides", nargs="*", metavar="a.b=value", help="keys of the config to change")
+    bench_data.add_argument("--seconds", type=float, default=20, help="about how long it measures (20)")
+    bench_data.add_argument(
+        "--batches", type=int, default=200, metavar="N", help="that a whole loader is timed over, at most (200)"
+    )
+    bench_data.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="of the run, which share this machine's cores (1)"
+    )
+    model = bench_data.add_mutually_exclusive_group()
+    model.add_argument("--forward-only", action="store_true", help="forwards of the model in place of training steps")
+    model.add_argument("--no-model", action="store_true", help="time the data alone")
+    bench_data.add_argument("--json", action="store_true", help="print JSON in place of a table")
     return parser

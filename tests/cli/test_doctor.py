@@ -1,0 +1,181 @@
+"""`vmoe doctor` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from text_world import make_text_world
+from world import make_world, vmoe
+
+from vmoe.cli import doctor
+from vmoe.cli.doctor.ask_devices import kinds_of_experts, paths_on
+from vmoe.cli.doctor.ask_ffcv import TOLERANCE, ask_ffcv
+from vmoe.cli.doctor.ask_run import SPLITS, ask_run
+from vmoe.cli.doctor.finding import Finding, Verdict, as_lines, in_bytes
+from vmoe.cli.doctor.planned import existing
+from vmoe.cli.doctor.reading import reading_of
+from vmoe.cli.tasks import assembly_of
+from vmoe.config import load_config
+from vmoe.train.distributed import Processes
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("doctor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_world(folder)
+        make_text_world(folder)
+        yield folder
+
+
+@pytest.fixture
+def no_ffcv(monkeypatch):
+    """What takes seconds of compilation is tested by itself below."""
+    monkeypatch.setitem(doctor.CHECKS, "FFCV", ())
+
+
+def doctored(*arguments: str):
+    outcome = vmoe("doctor", *arguments, "--json")
+    findings = json.loads(outcome.out)["findings"]
+    return outcome, {(finding["group"], finding["name"]): finding for finding in findings}
+
+
+def test_a_run_that_can_start(inside, no_ffcv):
+    before = set(Path().rglob("*"))
+    outcome, found = doctored("tiny.yaml", "--processes", "2")
+    assert [one for one in found.values() if one["verdict"] == "problem"] == []
+    assert outcome.status == 0
+    assert json.loads(outcome.out)["verdict"] in ("ok", "warning")
+    assert found["software", "torch"]["found"] == torch.__version__.partition("+")[0]
+    assert found["run", "batch"]["found"] == "8 = 2 processes × 1 (accumulate) × 4"
+    assert "images/train: 24 images an epoch" in found["run", "data.train"]["found"]
+    assert "2 classes" in found["run", "labels"]["found"]
+    assert "on cpu in float32" in found["model", "model"]["found"]
+    assert set(Path().rglob("*")) == before
+
+
+def test_a_machine_alone_as_text(inside, no_ffcv):
+    outcome = vmoe("doctor")
+    assert outcome.out.splitlines()[0] == "software"
+    assert outcome.out.splitlines()[-1].startswith("problems: ")
+    assert "\nrun\n" not in outcome.out
+    assert not outcome.err
+
+
+def test_a_broken_config_leaves_the_machine(inside, no_ffcv):
+    outcome, found = doctored("tiny.yaml", "data.batchsize=8")
+    assert outcome.status == 1
+    assert "did you mean batch_size?" in found["run", "config"]["found"]
+    assert ("machine", "memory") in found
+    assert doctored("tinny.yaml")[0].status == 1
+
+
+def test_data_that_are_missing(inside, no_ffcv):
+    outcome, found = doctored("tiny.yaml", "data.val=images/vla")
+    assert outcome.status == 1
+    assert "nearest: 'images/val'" in found["run", "data"]["found"]
+    assert ("model", "model") not in found
+
+
+def test_an_output_that_holds_a_run(inside, no_ffcv):
+    Path("runs/old").mkdir(parents=True)
+    Path("runs/old/result.json").touch()
+    outcome, found = doctored("tiny.yaml", "output=runs/old")
+    assert outcome.status == 1
+    assert "already holds a run" in found["run", "output"]["found"]
+
+
+def test_files_of_text(inside):
+    config = load_config("text.yaml")
+    data = assembly_of(config).open_data(Processes(0, 1, 0, 1, torch.device("cpu")))
+    size = Path("val.tokens").stat().st_size
+    assert SPLITS["text"](config, data)[1] == ("data.val", "val.tokens", data.val.units, size, True)
+    assert reading_of(config, 8) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("a.b=1",), "'a.b=1' changes a key of no config"),
+        (("--processes", "0"), "--processes is 0; allowed: more than 0"),
+        (("--timeout", "nan"), "--timeout is nan"),
+        (("tiny.yaml", "other.yaml", "--jsno"), "unrecognized arguments"),
+    ],
+)
+def test_wrong_usage(inside, arguments, says):
+    outcome = vmoe("doctor", *arguments)
+    assert outcome.status == 2
+    assert says in outcome.err
+
+
+def test_the_model_that_is_foreseen_is_the_one_that_trains(inside):
+    """Parameters by hand: see the layers' sizes; bytes of them by the estimates of `vmoe train --dry-run`."""
+    found = ask_run(load_config("tiny.yaml", ["train.ema_decay=0.99"]), 2)
+    assert found.no_data is None
+    assert found.no_model is None
+    model = found.model
+    assert model.weights == 20 * model.params  # 4 for each of weight, gradient, two moments and the average
+    assert model.checkpoint == 16 * model.params
+    assert model.batch == 4
+    assert model.steps == 3  # 24 images in batches of 8
+    assert sum(path.stat().st_size for path in Path("images/train").rglob("*.png")) == found.splits[0].bytes
+
+
+def test_ffcv_reads_what_it_wrote():
+    found = ask_ffcv(60.0)
+    assert found.difference < TOLERANCE
+    assert any(library.startswith("libopencv_core") for library in found.libraries)
+
+
+def test_every_kind_of_experts_has_a_path():
+    paths = paths_on(torch.device("cpu"))
+    assert sorted(kind for path in paths for kind in path.experts.split(", ")) == sorted(kinds_of_experts())
+    chosen = {kind: path.chosen for path in paths for kind in path.experts.split(", ")}
+    assert chosen["mlp"].startswith("tiled (")
+    assert chosen["of another activation"].startswith("reference (the fused path is out: the derivative")
+
+
+def test_a_process_without_ffcv_finds_that_out(monkeypatch):
+    from vmoe.cli.doctor.isolated import NoAnswerError, isolated
+
+    for name in ("vmoe.data.beton", "vmoe.data.beton_writer"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(NoAnswerError, match="FFCV cannot be imported"):
+        isolated(lambda: ask_ffcv(60.0), 60.0)
+
+
+def test_lines_are_aligned():
+    findings = [Finding("a", Verdict.OK, "fine"), Finding("long", Verdict.PROBLEM, "two\nlines", "do this")]
+    assert as_lines("group", findings) == [
+        "group",
+        "  ok       a     fine",
+        "  problem  long  two\n                 lines",
+        "                 → do this",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (2**30, "1 GiB"),
+        (11.5 * 2**30, "12 GiB"),
+        (2**50, "1,024.0 TiB"),
+    ],
+)
+def test_bytes_for_people(size, text):
+    assert in_bytes(size) == text
+
+
+def test_the_folder_that_is_there(tmp_path):
+    (tmp_path / "file").touch()
+    assert existing(tmp_path) == tmp_path
+    assert existing(tmp_path / "a/b") == tmp_path
+    assert existing(tmp_path / "file/b") == tmp_path
