@@ -120,7 +120,7 @@ def test_evaluation_from_the_checkpoint_equals_that_at_the_end_of_training(insid
         at_the_end, again = (np.load(Path("runs/topk", *at, file)) for at in ((), ("eval", "last-val")))
         assert at_the_end.files == again.files
         for name in again.files:
-            np.testing.assert_array_equal(at_the_end[name], again[name], err_msg=name)  # equal where both have no number
+            np.testing.assert_array_equal(at_the_end[name], again[name], err_msg=name)  # also where both hold NaN
 
 
 def test_evaluation_takes_other_data_and_another_folder(inside):

@@ -244,9 +244,7 @@ TEXT = [
     Wrong("an image that is missing", ("inspect", EVAL[1], "lost.png"), ("lost.png",)),
     Wrong("a folder without images", ("inspect", EVAL[1], "runs/dense/checkpoints"), ("runs/dense/checkpoints",)),
     Wrong("an image that is none", ("inspect", EVAL[1], "tiny.yaml"), ("tiny.yaml", "cannot be read as an image")),
-    Wrong(
-        "a dense model to look at", ("inspect", DENSE, "images/val"), ("dense model", "with MoE layers")
-    ),
+    Wrong("a dense model to look at", ("inspect", DENSE, "images/val"), ("dense model", "with MoE layers")),
     Wrong("no run to report on", ("report", "runs/lost"), ("runs/lost",)),
     Wrong("a folder that holds no run", ("report", "images"), ("images",)),
     Wrong("one folder for two reports", ("report", "runs/tiny", "runs/dense", "--output", "x"), ("2 runs", "one")),
