@@ -145,7 +145,7 @@ def test_a_process_without_ffcv_finds_that_out(monkeypatch):
 
     for name in ("vmoe.data.beton", "vmoe.data.beton_writer"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(NoAnswerError, match="FFCV cannot be imported"):
+    with pytest.raises(NoAnswerError, match=r"^ModuleNotFoundError: .*vmoe\.data\.beton"):
         isolated(lambda: ask_ffcv(60.0), 60.0)
 
 

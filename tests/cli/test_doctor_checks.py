@@ -120,6 +120,7 @@ MACHINE = [
     (resources.check_threads, {"processes": 8}, OK, "1 of torch in each of 8 processes"),  # by torchrun
     (resources.check_threads, {"environment": {"OMP_NUM_THREADS": "16"}}, WARNING, "16 of torch (OMP_NUM_THREADS)"),
     (resources.check_threads, {"environment": {"OMP_NUM_THREADS": "2"}, "processes": 8}, WARNING, "8 processes"),
+    (resources.check_threads, {"processes": 16}, WARNING, "1 of torch in each of 16 processes, on 8 cores"),
     (resources.check_threads, {"environment": {"OMP_NUM_THREADS": "many"}}, PROBLEM, "'many'"),
     (resources.check_memory, {}, OK, "64 GiB, 48 GiB free"),
     (resources.check_memory, {"memory": Space(4 * GIB, GIB)}, WARNING, "1 GiB free"),

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     groups = {}
     for group, findings in look(at):
         groups[group] = findings
-        if not options.json:
+        if findings and not options.json:
             print("\n".join(as_lines(group, findings)), end="\n\n", flush=True)
     found = [finding.verdict for findings in groups.values() for finding in findings]
     if options.json:

@@ -29,7 +29,9 @@ class Decoded(NamedTuple):
 
 
 def ask_ffcv(timeout: float) -> Decoded:
-    """Write an image and read it as a run would. Raises whatever goes wrong; `DataError` where FFCV is not there."""
+    """Write an image and read it as a run would. Raises whatever goes wrong; `ImportError` where FFCV is not there."""
+    import vmoe.data.beton  # noqa: F401  # which imports it, and says more plainly than what needs it why it cannot
+
     start = time.perf_counter()
     rows, columns = np.mgrid[0 : 2 * SIDE, 0 : 2 * SIDE]
     image = np.stack([2 * rows, 2 * columns, rows + columns], axis=-1).astype(np.uint8)

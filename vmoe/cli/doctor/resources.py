@@ -41,9 +41,11 @@ def check_threads(at: Situation) -> list[Finding]:
     if reading is not None and reading.workers:
         text += f", {reading.workers} of the loader" + " in each" * (at.processes > 1)
     found = []
-    if threads * at.processes > cores:
+    if at.processes > cores:
+        found.append(warning("threads", f"{text}, on {cores} cores", f"at most {cores} processes"))
+    elif threads * at.processes > cores:
         found.append(warning("threads", f"{text}, on {cores} cores", f"{THREADS}={share}"))
-    if reading is not None and reading.workers * at.processes > cores:
+    if reading is not None and reading.workers * at.processes > cores >= at.processes:
         found.append(warning("workers", f"{text}, on {cores} cores", f"data.workers={share}, or null"))
     return [*(found or [ok("threads", f"{text}, on {cores} cores")]), *_check_numba(at, reading)]
 
