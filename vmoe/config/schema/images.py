@@ -21,6 +21,25 @@ class TimmConfig(ModelConfig):
     drop_path_rate: Probability = 0.0
 
 
+class ProgressiveConfig(Section):
+    """Training on smaller images first: sides of `start` pixels until the share `begin` of the epochs is done, then in
+    a straight line up to data.image_size at the share `end`, in multiples of `multiple` pixels.
+    """
+
+    start: Count
+    begin: Probability = 0.0
+    end: Probability = 0.75
+    multiple: Count = 32
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.begin > self.end:
+            raise ValueError(f"begin is {self.begin} with end {self.end}; allowed: begin at most end")
+        if self.start % self.multiple:
+            raise ValueError(f"start is {self.start}; allowed: a multiple of progressive.multiple, {self.multiple}")
+        return self
+
+
 class ImageDataConfig(DataConfig):
     """Where images come from, and what a batch of them is.
 
@@ -29,6 +48,9 @@ class ImageDataConfig(DataConfig):
     workers: loading threads (ffcv) or processes (folder) per process; null takes the cores this process may use.
     crop_scale, crop_ratio: of the random resized crop in training; eval_crop: the share of the shorter side that
     the centre crop keeps in evaluation.
+    repeats: of repeated augmentation: an epoch has a `repeats`-th of the images, so many times each, on different
+    processes where there are several (Hoffer et al. 2020, arXiv 1901.09335; as in DeiT).
+    progressive: sizes to train on before image_size; null trains on image_size alone. Evaluation is on image_size.
     timeout: seconds without a batch after which the loader is given up.
     """
 
@@ -40,6 +62,8 @@ class ImageDataConfig(DataConfig):
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: Probability = 0.5
+    repeats: Count = 1
+    progressive: ProgressiveConfig | None = None
     eval_crop: Annotated[float, Field(gt=0, le=1)] = 224 / 256
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
@@ -55,12 +79,27 @@ class ImageDataConfig(DataConfig):
             raise ValueError(f"crop_ratio is {list(self.crop_ratio)}; allowed: [low, high] with 0 < low <= high")
         if min(self.std) <= 0:
             raise ValueError(f"std is {list(self.std)}; allowed: more than 0 in each channel")
+        if self.progressive is not None:
+            start, multiple = self.progressive.start, self.progressive.multiple
+            if start > self.image_size:
+                raise ValueError(f"progressive.start is {start}; allowed: at most image_size, {self.image_size}")
+            if self.image_size % multiple:
+                raise ValueError(
+                    f"progressive.multiple is {multiple}; allowed: a divisor of image_size, {self.image_size}"
+                )
         return self
 
 
 class AugmentConfig(Section):
-    """What happens to a training batch on the device: mixup or cutmix, then random erasing (timm's)."""
+    """What happens to a training batch on the device, after crop and flip: a policy's operations for each image, mixup
+    or cutmix, then random erasing (timm's).
 
+    policy: timm's name of it: RandAugment, such as rand-m9-mstd0.5-inc1, or 3-Augment, 3a or 3a-jitter0.3; null for
+    none. interpolation: of the policy's rotations, shears and translations; random is one of the two for each.
+    """
+
+    policy: str | None = None
+    interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
     mix_probability: Probability = 1.0
@@ -69,8 +108,13 @@ class AugmentConfig(Section):
 
 
 class ImageTrainConfig(TrainConfig):
-    """As for every run, and the share of the target that label smoothing spreads over all classes."""
+    """As for every run, and the loss.
 
+    loss: cross_entropy, or bce, the mean binary cross-entropy of every class (as in DeiT-III).
+    label_smoothing: the share of the target that is spread over all classes.
+    """
+
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 

@@ -55,12 +55,16 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """timm's optimizer of that name. lr: the peak rate itself, not scaled by the batch size.
 
+    expert_weight_decay: of the experts' weights; null takes weight_decay. Biases, norms, gate scales and what a model
+    exempts have none.
+    layer_decay: each block's rate is so many times that of the block after it.
     clip_grad: the largest gradient norm; null turns clipping off.
     """
 
     kind: str = "adamw"
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.05
+    expert_weight_decay: NonNegative | None = None
     betas: tuple[Probability, Probability] = (0.9, 0.999)
     eps: Positive = 1e-8
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -108,10 +112,13 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """The step, and how often the run looks at itself.
 
-    precision: bfloat16 runs the forward under autocast; weights and updates are float32 either way. ``auto`` takes
-    bfloat16 where the device has instructions for it, else float32.
-    compile: run the model by torch.compile. accumulate: micro-batches an optimizer step.
-    ema_decay: null keeps no moving average; with one, `evaluate` says which weights are evaluated.
+    precision: bfloat16 and float16 run the forward under autocast, float16 with its loss scaled; weights and updates
+    are float32 always. tf32 is float32 whose products a GPU may round to 10 bits. ``auto`` takes bfloat16 where the
+    device has instructions for it, else float32.
+    compile: run the model by torch.compile. channels_last: lay images and convolutions out so.
+    accumulate: micro-batches an optimizer step.
+    ema_decay: null keeps no moving average; with one, `evaluate` says which weights are evaluated. ema_warmup: let the
+    decay rise to it from 0, as timm's moving average does, for runs that are short beside 1 / (1 - ema_decay) steps.
     log_every: optimizer steps. eval_every: epochs from one evaluation and checkpoint to the next; eval_every_steps:
     optimizer steps, in its place.
     routing_every: optimizer steps from one whose routing is counted for the log to the next; null counts none.
@@ -125,10 +132,12 @@ class TrainConfig(Section):
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     compile: bool = False
+    channels_last: bool = False
     accumulate: Count = 1
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema_warmup: bool = False
     evaluate: Literal["raw", "ema"] = "raw"
     log_every: Count = 50
     routing_every: Count | None = 1

@@ -14,15 +14,20 @@ class Experts:
 
     hidden: the width F, or ``match``: active FLOPs equal the host's MLP's; or ``host``: its full width.
     activation: the name of a timm activation; None takes the host's.
+    dropout: of the experts' hidden rows in training (Switch, arXiv 2101.03961, section 2.4: "expert dropout"); None takes
+    the host's.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     hidden: int | Literal["match", "host"] = "match"
     activation: str | None = None
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         allowed = self.hidden in ("match", "host") or (isinstance(self.hidden, int) and self.hidden >= 1)
         require(allowed, "hidden", self.hidden, "1 or more, match, host")
+        if self.dropout is not None:
+            require(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more, less than 1, or null for the host's")
 
 
 @dataclass(frozen=True, kw_only=True)
