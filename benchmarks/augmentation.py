@@ -81,7 +81,7 @@ def draw_images(batch: int, size: int) -> Tensor:
 
 
 def measure(report: Report, policy: str, interpolation: str, images: Tensor, clock: Clock) -> list[Row]:
-    augment = make_augmentation(policy, images.shape[-1], MEAN, interpolation=interpolation)
+    augment = make_augmentation(policy, MEAN, interpolation=interpolation)
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     on_device = images.to(report.device)
     agree(report, f"{policy}, {interpolation}", augment, on_device, pictures)

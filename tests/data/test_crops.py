@@ -13,7 +13,7 @@ SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 def keys(count: int) -> np.ndarray:
-    return TrainingOrder(count, 1, Share(), seed=0).keys(0, np.arange(count))
+    return TrainingOrder(count, 1, Share(), seed=0).keys(0)
 
 
 def sizes(count: int) -> tuple[np.ndarray, np.ndarray]:

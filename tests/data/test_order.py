@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 
@@ -68,17 +70,57 @@ def test_an_epoch_resumes_in_its_middle() -> None:
         assert np.array_equal(keys, same_keys)
 
 
+def keys_of(epoch: int = 0, seed: int = 0, **settings: int) -> list[dict[int, list[int]]]:
+    """For each rank of `world`, the random numbers of each image that it reads."""
+    world, found = settings.pop("world", 1), []
+    for share in ranks(world):
+        order = TrainingOrder(48, 12 // world, share, seed, **settings)
+        found.append({image: [] for image in range(48)})
+        for image, key in zip(order.indices(epoch).tolist(), order.keys(epoch).tolist(), strict=True):
+            found[-1][image].append(key)
+    return found
+
+
 def test_an_images_random_number_depends_on_seed_and_epoch_but_not_on_who_reads_it() -> None:
-    images = np.arange(50)
-    keys = TrainingOrder(50, 1, Share(), seed=0).keys(0, images)
-    assert len(set(keys)) == 50
-    assert np.array_equal(keys[::-1], TrainingOrder(50, 2, Share(1, 2), seed=0).keys(0, images[::-1]))
-    for other in (TrainingOrder(50, 1, Share(), 1).keys(0, images), TrainingOrder(50, 1, Share(), 0).keys(1, images)):
-        assert not set(keys) & set(other)
+    (alone,) = keys_of()
+    numbers = {key for (key,) in alone.values()}
+    assert len(numbers) == 48
+    for rank in keys_of(world=2):
+        assert all(keys in ([], alone[image]) for image, keys in rank.items())
+    for other in (keys_of(seed=1), keys_of(epoch=1)):
+        assert not numbers & {key for (key,) in other[0].values()}
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_an_epoch_of_repeated_images_is_as_long_with_fewer_of_them(repeats: int, world: int) -> None:
+    each = keys_of(world=world, repeats=repeats)
+    together = {image: [key for rank in each for key in rank[image]] for image in range(48)}
+    counts = [len(keys) for keys in together.values() if keys]
+    assert sum(counts) == 48
+    assert len(counts) == -(-48 // repeats)
+    assert all(count == repeats for count in sorted(counts)[1:])  # the last one may be cut off
+    keys = [key for one in together.values() for key in one]
+    assert len(set(keys)) == 48  # every copy is augmented in its own way
+    (once,) = keys_of()
+    assert all(once[image][0] in keys for image, keys in together.items() if keys)
+    if repeats == world:  # copies are on different processes
+        assert all(len(keys) <= 1 for rank in each for keys in rank.values())
+
+
+def test_repeats_fill_a_step_however_many_processes_share_it() -> None:
+    def steps(world: int) -> list[list[tuple[int, int]]]:
+        each = [
+            [list(zip(i.tolist(), k.tolist(), strict=True)) for i, k in batches_of(order, 1)]
+            for order in (TrainingOrder(50, 12 // world, p, 3, repeats=3) for p in ranks(world))
+        ]
+        return [sorted(chain(*parts)) for parts in zip(*each, strict=True)]
+
+    assert steps(1) == steps(2) == steps(3)
 
 
 def test_uniform_numbers_are_uniform() -> None:
-    numbers = uniforms(TrainingOrder(20_000, 1, Share(), seed=0).keys(0, np.arange(20_000)), 4)
+    numbers = uniforms(TrainingOrder(20_000, 1, Share(), seed=0).keys(0), 4)
     assert 0 <= numbers.min() < numbers.max() < 1
     shares = np.apply_along_axis(lambda column: np.histogram(column, 10, (0, 1))[0], 0, numbers) / 20_000
     assert np.abs(shares - 0.1).max() < 5 * np.sqrt(0.1 * 0.9 / 20_000)

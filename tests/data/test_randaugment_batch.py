@@ -23,7 +23,7 @@ POLICIES = ("rand-m9-mstd0.5-inc1", "rand-m10-n5-p1-mstd101", "rand-m9-n4-tweigh
 
 
 def augmentation(policy: str = POLICIES[0]) -> Augmentation:
-    return make_augmentation(policy, 32, MEAN)
+    return make_augmentation(policy, MEAN)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -35,7 +35,7 @@ def run(images: Tensor, programs: list[Program], *, fuse: bool = True) -> Tensor
 
 
 def draws(policy: str, count: int, seed: int = 0) -> list[Program]:
-    return draw_programs(augmentation(policy).policy, count, seeded(seed))
+    return draw_programs(augmentation(policy).policy_for(32), count, seeded(seed))
 
 
 def is_geometric(step: Step) -> bool:

@@ -98,14 +98,14 @@ def test_arguments_of_translations_are_shares_of_the_image_as_timms():
 )
 def test_what_is_not_supported_is_named(policy, part):
     with pytest.raises(ValueError, match=f"(?s)policy '{policy}'.*{part}.*allowed: "):
-        make_augmentation(policy, 224, MEAN)
+        make_augmentation(policy, MEAN)
 
 
 def test_other_arguments_are_checked():
     with pytest.raises(ValueError, match=r"mean is .*allowed: three numbers"):
-        make_augmentation("rand", 224, (124, 116, 104))
+        make_augmentation("rand", (124, 116, 104))
     with pytest.raises(ValueError, match="interpolation is 'nearest'; allowed: random, bilinear, bicubic"):
-        make_augmentation("rand", 224, MEAN, interpolation="nearest")
+        make_augmentation("rand", MEAN, interpolation="nearest")
 
 
 # --- distributions ---------------------------------------------------------------------------------------
@@ -196,4 +196,4 @@ def test_layers_and_samples_are_independent():
 
 
 def test_policies_are_values():
-    assert isinstance(make_augmentation("3a", 224, MEAN).policy, Policy)
+    assert isinstance(make_augmentation("3a", MEAN).policy_for(224), Policy)

@@ -66,8 +66,8 @@ def test_jitter_is_applied_as_torchvisions_to_pil_images():
 
 
 def test_no_jitter_is_none():
-    assert make_augmentation("3a", 224, MEAN).policy.jitter == 0
-    assert make_augmentation("3a-jitter0.3", 224, MEAN).policy.jitter == 0.3
+    assert make_augmentation("3a", MEAN).policy_for(224).jitter == 0
+    assert make_augmentation("3a-jitter0.3", MEAN).policy_for(224).jitter == 0.3
 
 
 def test_blur_is_pils_to_the_byte():

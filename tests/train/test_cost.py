@@ -42,7 +42,7 @@ def test_predicted_flops_are_those_torch_counts_on_other_images(gate):
         assert 0 < density["blocks.1.mlp"] < 1
     assert predicted.flops_per_unit(density) * 6 == pytest.approx(counter.get_total_flops(), rel=1e-6)
     total = counter.get_total_flops() + backward.get_total_flops()
-    assert predicted.train_flops(6, pairs) == pytest.approx(total, rel=1e-9)
+    assert 6 * predicted.fixed_train_flops + predicted.train_flops_on_rows(pairs) == pytest.approx(total, rel=1e-9)
 
 
 def test_active_parameters_of_top_k_leave_out_the_experts_not_taken():

@@ -17,6 +17,7 @@ from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes, barrier, start_processes
 from vmoe.train.loop import evaluated_model, fit
 from vmoe.train.optim import build_optimizer, build_schedule
+from vmoe.train.precision import choose_precision, loss_scaler, set_float32_products
 from vmoe.train.result import describe_result, headline
 from vmoe.train.runfolder import RunFolder
 from vmoe.train.sinks import check_sinks, open_sinks
@@ -111,14 +112,18 @@ def build_on(
     """`build` for data that are open."""
     check_sinks(config)
     assembly = assembly_of(config)
+    set_float32_products(config.train.precision, processes.device)
     torch.manual_seed(config.seed)
     model = assembly.build_model(data.entry, start).to(processes.device)
     task = assembly.task(data.entry, data.val, processes.device)
     cost = measure_cost(model, task)
+    fixed = {each.shape[1:]: measure_cost(model, task, each).fixed_train_flops for each in task.train_samples}
     if config.model.grad_checkpointing:
         assembly.backbone.enable_checkpointing(model)
     optimizer = build_optimizer(model, config.optimizer)
-    state = TrainState(model, optimizer, balance_for(model).to(processes.device), build_ema(config, model))
+    scaler = loss_scaler(choose_precision(config.train.precision, processes.device), processes.device)
+    balance = balance_for(model).to(processes.device)
+    state = TrainState(model, optimizer, balance, build_ema(config, model), scaler)
     parts = Parts(
         config=config,
         processes=processes,
@@ -127,6 +132,7 @@ def build_on(
         val_loader=data.val,
         schedule=build_schedule(optimizer, config.schedule, len(data.train) // config.train.accumulate),
         cost=cost,
+        fixed_train_flops=fixed,
         folder=folder,
         identity=assembly.describe_model(data.entry),
     )
@@ -142,7 +148,8 @@ def build_ema(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
     if config.train.ema_decay is None:
         return None
     tied = len(list(model.parameters())) < len(list(model.named_parameters(remove_duplicate=False)))
-    return ModelEmaV3(model, decay=config.train.ema_decay, exclude_buffers=tied)
+    train = config.train
+    return ModelEmaV3(model, decay=train.ema_decay, use_warmup=train.ema_warmup, exclude_buffers=tied)
 
 
 def resumable(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ Importing this package needs neither FFCV nor scikit-learn nor tiktoken: what ne
 """
 
 from .augment import Normalize
+from .augmentation import Augmentation, make_augmentation
 from .errors import DataError
 from .loader import Batch, Batches, Loader, Loaders, Processes, Share
 from .open import open_evaluation, open_loaders
@@ -25,6 +26,7 @@ from .write import Written, verify_beton, write_beton
 __all__ = [
     "IGNORE",
     "ArraySource",
+    "Augmentation",
     "Batch",
     "Batches",
     "DataError",
@@ -38,6 +40,7 @@ __all__ = [
     "Tokenizer",
     "Written",
     "WrittenTokens",
+    "make_augmentation",
     "open_evaluation",
     "open_loaders",
     "open_token_evaluation",

@@ -34,6 +34,7 @@ from .errors import DataError, no_batch
 from .loader import Batch, Batches
 from .order import Indices, Keys, Order, batches_of
 from .ordered import OrderedLoader
+from .sizes import Sizes
 
 _TypedDict, _torch_threads = numba.typed.Dict, torch.get_num_threads()
 numba.typed.Dict = dict  # ffcv.fields makes a typed dictionary of two entries, which takes seconds to compile
@@ -73,10 +74,10 @@ class FFCVLoader(OrderedLoader):
         *,
         training: bool,
         workers: int,
+        sizes: Sizes | None = None,
     ) -> None:
-        super().__init__(file, classes, order, data, training=training, workers=workers)
+        super().__init__(file, classes, order, data, training=training, workers=workers, sizes=sizes)
         self.file = file
-        self.image_size = data.image_size
         self.timeout = data.timeout
         workers = min(workers, numba.config.NUMBA_NUM_THREADS)
         torch_threads = torch.get_num_threads()
@@ -97,7 +98,7 @@ class FFCVLoader(OrderedLoader):
 
     def epoch(self, number: int, first: int = 0) -> Batches:
         """See `Loader.epoch`."""
-        batches = _Guarded(self, list(batches_of(self._order, number, first)))
+        batches = _Guarded(self, list(batches_of(self._order, number, first)), self._sizes.at(number))
         try:
             yield from batches
         finally:
@@ -117,9 +118,10 @@ class _Guarded(EpochIterator):
     Yields (images, labels). `__next__` raises what the thread raised, or `TimeoutError`.
     """
 
-    def __init__(self, loader: FFCVLoader, batches: list[tuple[Indices, Keys]]) -> None:
+    def __init__(self, loader: FFCVLoader, batches: list[tuple[Indices, Keys]], size: int) -> None:
         self._owner = loader
         self._batches = batches
+        self._size = size
         self._patience = loader.timeout
         self._node = loader.pipeline.graph.leaf_nodes["image"].id
         order = np.concatenate([indices for indices, _ in batches]) if batches else np.empty(0, np.int64)
@@ -136,7 +138,7 @@ class _Guarded(EpochIterator):
             self._hand_over(error)
 
     def _read(self, number: int, indices: Indices, keys: Keys) -> Batch:
-        size, path = self._owner.image_size, self._owner.file.path
+        size, path = self._size, self._owner.file.path
         images = torch.empty(len(indices), size, size, 3, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
         broken = np.zeros(len(indices), np.bool_)
         memory = images.numpy(), self._owner.crops(indices, keys), broken

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -20,8 +22,17 @@ from .images import ClassFolders, read_image
 from .loader import Batch, Batches
 from .order import Indices, Keys, Order, batches_of
 from .ordered import OrderedLoader
+from .sizes import Sizes
 
 Transform = Callable[[Image.Image], Tensor]
+
+
+class Request(NamedTuple):
+    """A batch to make: which images (B,), a random number for each (B,), and their side in pixels."""
+
+    indices: Indices
+    keys: Keys
+    size: int
 
 
 class FolderLoader(OrderedLoader):
@@ -40,13 +51,14 @@ class FolderLoader(OrderedLoader):
         *,
         training: bool,
         workers: int,
+        sizes: Sizes | None = None,
     ) -> None:
-        super().__init__(folders, classes, order, data, training=training, workers=workers)
+        super().__init__(folders, classes, order, data, training=training, workers=workers, sizes=sizes)
         self._path = folders.path
         self._timeout = data.timeout
-        self._reading = _Reading(order)
+        self._reading = _Reading(order, self._sizes)
         self._loader = DataLoader(
-            _Batches(folders, _transform(data, training)),
+            _Batches(folders, data, training=training),
             sampler=self._reading,
             batch_size=None,  # the dataset makes whole batches
             num_workers=workers,
@@ -76,52 +88,60 @@ class FolderLoader(OrderedLoader):
             raise failure  # not earlier: its traceback would keep the iterator
 
 
-class _Reading(Sampler[tuple[Indices, Keys]]):
+class _Reading(Sampler[Request]):
     """The batches of the epoch that `start`, (epoch, first batch), says."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, sizes: Sizes) -> None:
         self.start = 0, 0
         self._order = order
+        self._sizes = sizes
 
-    def __iter__(self) -> Iterator[tuple[Indices, Keys]]:
-        return batches_of(self._order, *self.start)
+    def __iter__(self) -> Iterator[Request]:
+        size = self._sizes.at(self.start[0])
+        return (Request(*batch, size) for batch in batches_of(self._order, *self.start))
 
     def __len__(self) -> int:
         return self._order.batches - self.start[1]
 
 
 class _Batches(Dataset[Batch | str]):
-    """Maps the images of a batch, and their random numbers, to the batch, or to what is wrong with an image.
+    """Maps a request to its batch, or to what is wrong with an image.
 
     An error travels as its sentence: one raised in a worker would reach the user wrapped in the worker's traceback.
     """
 
-    def __init__(self, folders: ClassFolders, transform: Transform) -> None:
+    def __init__(self, folders: ClassFolders, data: ImageDataConfig, *, training: bool) -> None:
         self._files = folders.files
         self._labels = torch.from_numpy(folders.labels)
-        self._transform = transform
+        self._data = data
+        self._training = training
 
-    def __getitem__(self, batch: tuple[Indices, Keys]) -> Batch | str:
-        indices, keys = batch
+    def __getitem__(self, request: Request) -> Batch | str:
+        indices, keys, size = request
+        transform = transform_of(self._data, size, training=self._training)
         try:
-            images = [self._read(index, key) for index, key in zip(indices.tolist(), keys.tolist(), strict=True)]
+            images = [
+                self._read(index, key, transform) for index, key in zip(indices.tolist(), keys.tolist(), strict=True)
+            ]
         except DataError as error:
             return str(error)
         return torch.stack(images), self._labels[torch.from_numpy(indices)]
 
-    def _read(self, index: int, key: int) -> Tensor:
+    def _read(self, index: int, key: int, transform: Transform) -> Tensor:
         random.seed(key)  # timm's crop draws from `random`, torchvision's flip from torch
         torch.manual_seed(key & (2**63 - 1))
-        return self._transform(read_image(self._files[index]))
+        return transform(read_image(self._files[index]))
 
 
-def _transform(data: ImageDataConfig, training: bool) -> Transform:
+@lru_cache(maxsize=4)
+def transform_of(data: ImageDataConfig, size: int, *, training: bool) -> Transform:
+    """What makes a sample of an image, as uint8 (3, size, size)."""
     if not training:
-        return evaluation_transform(data.image_size, data.eval_crop)
+        return evaluation_transform(size, data.eval_crop)
     from timm.data import create_transform
 
     return create_transform(
-        data.image_size,
+        size,
         is_training=True,
         scale=data.crop_scale,
         ratio=data.crop_ratio,

@@ -14,6 +14,7 @@ from .folder import FolderLoader
 from .images import ClassFolders, scan_classes
 from .loader import Loader, Loaders, Processes, Share, cores
 from .order import EvaluationOrder, Order, TrainingOrder
+from .sizes import Sizes
 
 if TYPE_CHECKING:
     from .beton import Beton
@@ -22,12 +23,19 @@ Classes = tuple[str, ...]
 
 
 def open_loaders(
-    data: ImageDataConfig, *, seed: int, batch_size: int, accumulate: int = 1, processes: Processes | None = None
+    data: ImageDataConfig,
+    *,
+    seed: int,
+    batch_size: int,
+    accumulate: int = 1,
+    epochs: int = 1,
+    processes: Processes | None = None,
 ) -> Loaders:
     """The loaders of a training run.
 
     seed: of orders and augmentation. batch_size: images a batch on each process. accumulate: batches an optimizer
-    step; an epoch of training has a multiple of it. processes: default, this one alone.
+    step; an epoch of training has a multiple of it. epochs: of training, over which data.progressive stretches.
+    processes: default, this one alone.
 
     Raises `DataError` (a `ValueError`; also a `FileNotFoundError` for a path that is missing), whose message begins
     with the key: paths that are missing, of the other loader's kind or damaged; fewer images than a step; classes of
@@ -45,9 +53,10 @@ def open_loaders(
             f" data.batch_size is {step:,} ({processes.world} processes × {accumulate} batches × {batch_size});"
             f" allowed: at most {len(train.labels):,}"
         )
-    order = TrainingOrder(len(train.labels), batch_size, processes, seed, accumulate)
+    order = TrainingOrder(len(train.labels), batch_size, processes, seed, accumulate, data.repeats)
+    sizes = Sizes.of(data, epochs)
     return Loaders(
-        _loader(data, train, classes, order, processes, training=True),
+        _loader(data, train, classes, order, processes, training=True, sizes=sizes),
         _loader(data, val, classes, _evaluation_order(data, val, processes), processes, training=False),
     )
 
@@ -105,13 +114,14 @@ def _loader(
     processes: Processes,
     *,
     training: bool,
+    sizes: Sizes | None = None,
 ) -> Loader:
     workers = data.workers or cores(processes)
     if isinstance(split, ClassFolders):
-        return FolderLoader(split, classes, order, data, training=training, workers=workers)
+        return FolderLoader(split, classes, order, data, training=training, workers=workers, sizes=sizes)
     from .ffcv import FFCVLoader
 
-    return FFCVLoader(split, classes, order, data, training=training, workers=workers)
+    return FFCVLoader(split, classes, order, data, training=training, workers=workers, sizes=sizes)
 
 
 def _evaluation_order(data: ImageDataConfig, split: ClassFolders | Beton, processes: Processes) -> EvaluationOrder:

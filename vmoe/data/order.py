@@ -19,6 +19,7 @@ Indices = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_COPY = np.uint64(40)  # bits above those of an image's number, where the number of its copy stands
 
 
 class Order(Protocol):
@@ -37,16 +38,21 @@ class Order(Protocol):
     def indices(self, epoch: int) -> Indices:
         """Images of this process in epoch `epoch`, batch after batch."""
 
-    def keys(self, epoch: int, indices: Indices) -> Keys:
-        """A random number for each image in this epoch, from which its augmentation follows."""
+    def keys(self, epoch: int) -> Keys:
+        """A random number for each of `indices`, from which its augmentation follows: a function of the seed, the
+        epoch, the image and, where it is repeated, the copy.
+        """
 
 
 @dataclass(frozen=True)
 class TrainingOrder:
     """Shuffled; full batches only, equally many on each process.
 
-    Batch b of the processes together is one slice of the epoch's permutation, so what `world * batch_size` images
-    make a step does not depend on how many processes share them. `accumulate`: batches are a multiple of it.
+    Batch b of the processes together is one slice of the epoch's order, of which rank r has every world-th image from
+    the r-th on, so what `world * batch_size` images make a step does not depend on how many processes share them.
+    accumulate: batches are a multiple of it. repeats: of every image, one after the other and so on different processes
+    where there are several; an epoch is as long as ever, and has a `repeats`-th of the images (Hoffer et al. 2020,
+    arXiv 1901.09335; the sampler of DeiT).
     """
 
     images: int
@@ -54,6 +60,7 @@ class TrainingOrder:
     processes: Processes
     seed: int
     accumulate: int = 1
+    repeats: int = 1
 
     @property
     def batches(self) -> int:
@@ -66,12 +73,18 @@ class TrainingOrder:
 
     def indices(self, epoch: int) -> Indices:
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, epoch))))
-        order = generator.permutation(self.images)[: self.samples]
-        return order.reshape(self.batches, self.processes.world, self.batch_size)[:, self.processes.rank].reshape(-1)
+        different = -(-self.samples // self.repeats)
+        return self._share(generator.permutation(self.images)[:different].repeat(self.repeats)[: self.samples])
 
-    def keys(self, epoch: int, indices: Indices) -> Keys:
+    def keys(self, epoch: int) -> Keys:
         base: Keys = np.random.SeedSequence((self.seed, epoch)).generate_state(1, np.uint64).view(np.uint64)
-        return _mix(base + indices.astype(np.uint64))
+        copies = self._share(np.arange(self.samples) % self.repeats).astype(np.uint64)
+        return _mix(base + self.indices(epoch).astype(np.uint64) + (copies << _COPY))
+
+    def _share(self, order: Indices) -> Indices:
+        """This process's part of what the processes read together."""
+        rank, world = self.processes.rank, self.processes.world
+        return order[rank::world]
 
 
 @dataclass(frozen=True)
@@ -93,8 +106,8 @@ class EvaluationOrder:
     def indices(self, epoch: int) -> Indices:
         return np.arange(self.processes.rank, self.images, self.processes.world, dtype=np.int64)
 
-    def keys(self, epoch: int, indices: Indices) -> Keys:
-        return np.zeros(len(indices), np.uint64)
+    def keys(self, epoch: int) -> Keys:
+        return np.zeros(len(self.indices(epoch)), np.uint64)
 
 
 @dataclass(frozen=True)
@@ -116,8 +129,8 @@ class SampleOrder:
     def indices(self, epoch: int) -> Indices:
         return evenly_spaced(self.samples, self.images)
 
-    def keys(self, epoch: int, indices: Indices) -> Keys:
-        return np.zeros(len(indices), np.uint64)
+    def keys(self, epoch: int) -> Keys:
+        return np.zeros(len(self.indices(epoch)), np.uint64)
 
 
 def evenly_spaced(count: int, among: int) -> Indices:
@@ -128,7 +141,7 @@ def evenly_spaced(count: int, among: int) -> Indices:
 def batches_of(order: Order, epoch: int, first: int = 0) -> Iterator[tuple[Indices, Keys]]:
     """The images (B,) of each batch from batch `first` on, and their random numbers (B,)."""
     indices = order.indices(epoch)
-    keys = order.keys(epoch, indices)
+    keys = order.keys(epoch)
     for start in range(first * order.batch_size, len(indices), order.batch_size):
         chosen = slice(start, start + order.batch_size)
         yield indices[chosen], keys[chosen]

@@ -7,12 +7,13 @@ from typing import Any, Self
 from vmoe.config.schema import ImageDataConfig
 
 from .order import Order, SampleOrder
+from .sizes import Sizes
 
 
 class OrderedLoader:
     """The counts of a `Loader`, from its order, and its `sample`.
 
-    source: where the images lie.
+    source: where the images lie. sizes: of the images of each epoch; None for data.image_size in all.
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class OrderedLoader:
         *,
         training: bool,
         workers: int,
+        sizes: Sizes | None = None,
     ) -> None:
         self.source = source
         self.classes = classes
@@ -31,6 +33,7 @@ class OrderedLoader:
         self._data = data
         self._training = training
         self._workers = workers
+        self._sizes = sizes or Sizes(data.image_size)
 
     def sample(self, count: int) -> Self:
         """See `Loader.sample`."""

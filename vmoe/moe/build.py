@@ -104,13 +104,14 @@ def build_experts(spec: ExpertSpec, host: HostMlp, num_experts: int, budget: Bud
     """Experts of a spec with weights drawn afresh."""
     hidden, rank = expert_widths(spec, dim=host.dim, host_hidden=host.hidden, budget=budget)
     size = (num_experts, host.dim, hidden)
+    dropout = host.dropout_hidden if spec.dropout is None else spec.dropout
     experts: Experts
     if isinstance(spec, Mlp):
-        experts = MlpExperts(*size, host.activation, bias=host.bias, dropout=host.dropout_hidden)
+        experts = MlpExperts(*size, host.activation, bias=host.bias, dropout=dropout)
     elif isinstance(spec, Glu):
-        experts = GluExperts(*size, host.activation, dropout=host.dropout_hidden)
+        experts = GluExperts(*size, host.activation, dropout=dropout)
     else:
-        experts = LowRankGluExperts(*size, rank, host.activation, dropout=host.dropout_hidden)
+        experts = LowRankGluExperts(*size, rank, host.activation, dropout=dropout)
     experts.reset_parameters(host.std_in, host.std_out)
     return experts
 

@@ -62,14 +62,16 @@ class Cost:
             (1 - density[name]) * layer.num_experts * layer.params_per_pair for name, layer in self.layers.items()
         )
 
-    def train_flops(self, units: int, rows: Mapping[str, int]) -> int:
-        """FLOPs spent by training steps over so many units, with so many rows computed in each MoE layer."""
-        spent_on_rows = sum(rows[name] * layer.flops_per_pair for name, layer in self.layers.items())
-        return units * self.fixed_train_flops // self.units + (1 + BACKWARD) * spent_on_rows
+    def train_flops_on_rows(self, rows: Mapping[str, int]) -> int:
+        """FLOPs spent by training steps on so many rows in each MoE layer; `fixed_train_flops` a sample come on top."""
+        return (1 + BACKWARD) * sum(rows[name] * layer.flops_per_pair for name, layer in self.layers.items())
 
 
-def measure_cost(model: nn.Module, task: Task) -> Cost:
-    """Measure one sample's forward and backward on the model's device; no gradient or mode is left changed."""
+def measure_cost(model: nn.Module, task: Task, sample: Tensor | None = None) -> Cost:
+    """Measure one sample's forward and backward on the model's device; no gradient or mode is left changed.
+
+    sample: default, the task's.
+    """
     saved = SavedBytes(model)
     with (
         evaluating(model),
@@ -77,7 +79,7 @@ def measure_cost(model: nn.Module, task: Task) -> Cost:
         FlopCounterMode(display=False) as forward,
         saved_tensors_hooks(saved.pack, _same),
     ):
-        loss = task.forward(model, task.sample).sum()
+        loss = task.forward(model, task.sample if sample is None else sample).sum()
     with FlopCounterMode(display=False) as backward:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         torch.autograd.grad(loss, trained, allow_unused=True)

@@ -1,71 +1,45 @@
-"""Image classification: augmentation on the device and the loss that fits it, both timm's; accuracy."""
+"""Image classification: what the model sees of a batch, the loss, and accuracy."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
-from timm.data import Mixup
-from timm.data.random_erasing import RandomErasing
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.task.evaluator import ClassificationEvaluator
 from torch import Tensor, nn
 
-from vmoe.config import AugmentConfig
 from vmoe.moe.collective import is_distributed, sum_over_processes
 
+from .augment import Augment
 from .task import RoutedLabels, Scores, Task
 
 
-class Mixed(NamedTuple):
-    """images: (B, 3, H, W). targets: (B,) labels, or (B, C) shares after mixing."""
-
-    images: Tensor
-    targets: Tensor
-
-
-class Augment:
-    """Mixup or cutmix, then random erasing, on the device; and the loss that fits the targets it makes."""
-
-    def __init__(self, config: AugmentConfig, *, label_smoothing: float, num_classes: int, device: torch.device):
-        self.mixup = None
-        self.criterion: nn.Module = LabelSmoothingCrossEntropy(label_smoothing)
-        if config.mixup or config.cutmix:
-            self.mixup = Mixup(
-                mixup_alpha=config.mixup,
-                cutmix_alpha=config.cutmix,
-                prob=config.mix_probability,
-                switch_prob=config.mix_switch,
-                label_smoothing=label_smoothing,
-                num_classes=num_classes,
-            )
-            self.criterion = SoftTargetCrossEntropy()
-        self.erasing = RandomErasing(config.erasing, mode="pixel", device=device) if config.erasing else None
-
-    def __call__(self, images: Tensor, labels: Tensor) -> Mixed:
-        """images: normalised, (B, 3, H, W), with B even if mixing is on. labels: (B,)."""
-        targets = labels
-        if self.mixup is not None:
-            images, targets = self.mixup(images, labels)
-        if self.erasing is not None:
-            images = self.erasing(images)
-        return Mixed(images, targets)
-
-
 class ImageTask(Task):
-    """normalize: from uint8 images (B, 3, H, W) to the model's input, on the device. image_size: of its sides."""
+    """normalize: from uint8 images (B, 3, H, W) to the model's input, on the device. image_size: of its sides in
+    evaluation; train_sizes: in training. channels_last: lay that input out so.
+    """
 
     UNIT, SHORT, SAMPLE, LABEL = "image", "img", "image", "classes"
 
     def __init__(
-        self, normalize: nn.Module, augment: Augment, *, num_classes: int, image_size: int, device: torch.device
+        self,
+        normalize: nn.Module,
+        augment: Augment,
+        *,
+        num_classes: int,
+        image_size: int,
+        train_sizes: Sequence[int],
+        device: torch.device,
+        channels_last: bool = False,
     ):
         self.normalize = normalize
         self.augment = augment
         self.num_labels = num_classes
         self.device = device
+        self.channels_last = channels_last
         self.units_per_sample = 1
         self.sample = torch.zeros(1, 3, image_size, image_size, device=device)
+        self.train_samples = [self.sample.new_zeros(1, 3, side, side) for side in train_sizes]
 
     def forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
         logits: Tensor = network(inputs)
@@ -73,10 +47,10 @@ class ImageTask(Task):
 
     def prepare(self, inputs: Tensor) -> Tensor:
         images: Tensor = self.normalize(inputs)
-        return images
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
     def training_loss(self, network: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        mixed = self.augment(self.prepare(inputs), targets)
+        mixed = self.augment(self.prepare(self.augment.operate(inputs)), targets)
         loss: Tensor = self.augment.criterion(self.forward(network, mixed.images).float(), mixed.targets)
         return loss
 

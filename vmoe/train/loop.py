@@ -105,17 +105,19 @@ def micro_step(state: TrainState, parts: Parts, network: nn.Module, batch: Batch
     with record(state.model) as routings, autocast(device, parts.precision):
         task_loss = parts.task.training_loss(network, inputs, targets)
     balance_loss = state.balance(routings)
-    ((task_loss + balance_loss) / parts.config.train.accumulate).backward()
-    meter.add(task_loss, balance_loss, routings, samples=len(batch[0]), step=state.step)
+    state.scaler.scale((task_loss + balance_loss) / parts.config.train.accumulate).backward()
+    meter.add(task_loss, balance_loss, routings, shape=inputs.shape, step=state.step)
 
 
 def update(state: TrainState, parts: Parts) -> None:
     """Update the weights, then everything that follows the weights: controller, schedule, moving average."""
     clip = parts.config.optimizer.clip_grad
     if clip is not None:
+        state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), clip)
     parts.schedule.step_update(state.step)
-    state.optimizer.step()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     state.optimizer.zero_grad()
     state.balance.step()
     state.step += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -41,25 +42,32 @@ class Meter:
         device = parts.processes.device
         self.rows = {name: torch.zeros((), dtype=torch.int64, device=device) for name in parts.cost.layers}
         self.loads = LoadStats(model) if parts.config.train.routing_every else None
-        self.units = 0
+        self.samples: Counter[torch.Size] = Counter()  # of this process, by their shape
         self.start = time.perf_counter()
         self.losses = torch.zeros(2, device=device)  # task and balance, since the last line
         self.batches_since_log = 0
         self.units_at_log, self.time_at_log = 0, self.start
 
     def add(
-        self, task_loss: Tensor, balance_loss: Tensor | float, routings: Record, *, samples: int, step: int
+        self, task_loss: Tensor, balance_loss: Tensor | float, routings: Record, *, shape: torch.Size, step: int
     ) -> None:
-        """Count one micro-batch of this process. step: the number of its optimizer step, from 0."""
+        """Count one micro-batch of this process. shape: (B, …), of its inputs. step: the number of its optimizer step,
+        from 0.
+        """
         self.losses[0] += task_loss.detach()
         self.losses[1] += balance_loss.detach() if isinstance(balance_loss, Tensor) else balance_loss
         self.batches_since_log += 1
-        self.units += samples * self.parts.task.units_per_sample * self.parts.processes.world
+        self.samples[shape[1:]] += shape[0]
         for name, routing in routings.items():
             self.rows[name] += routing.count_rows()
         every = self.parts.config.train.routing_every
         if self.loads is not None and every is not None and (step + 1) % every == 0:
             self.loads.update(routings)
+
+    @property
+    def units(self) -> int:
+        """Of the steps so far, over all processes."""
+        return self.samples.total() * self.parts.task.units_per_sample * self.parts.processes.world
 
     def since_log(self, step: int) -> SinceLog:
         """What happened since this was last asked. Every process asks.
@@ -100,7 +108,8 @@ class Meter:
         rows = {name: int(sum_over_processes(count)) for name, count in self.rows.items()}
         state.train_seconds += time.perf_counter() - self.start
         state.train_units += self.units
-        state.train_flops += self.parts.cost.train_flops(self.units, rows)
+        fixed = sum(count * self.parts.fixed_train_flops[shape] for shape, count in self.samples.items())
+        state.train_flops += fixed * self.parts.processes.world + self.parts.cost.train_flops_on_rows(rows)
 
 
 def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progress) -> None:

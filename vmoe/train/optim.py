@@ -11,10 +11,12 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from vmoe.config import OptimizerConfig, ScheduleConfig
+from vmoe.moe.experts import Experts
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """timm's optimizer, with its parameter groups: no decay for biases, norms and what the model exempts.
+    """timm's optimizer, with its parameter groups: no decay for biases, norms and what the model exempts; experts'
+    weights have groups of their own where they decay otherwise.
 
     Raises `ValueError`: unknown kind, or Muon, which would take a stack of experts for one convolution.
     """
@@ -26,7 +28,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
             f" {', '.join(close or ['adamw', 'lamb', 'sgd'])}, but not muon, which takes stacked experts for one matrix"
         )
     info = get_optimizer_info(config.kind)
-    return create_optimizer_v2(
+    optimizer = create_optimizer_v2(
         model,
         opt=config.kind,
         lr=config.lr,
@@ -35,6 +37,21 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         **({"betas": config.betas} if info.has_betas else {}),
         **({"eps": config.eps} if info.has_eps else {}),
     )
+    if config.expert_weight_decay is not None:
+        set_expert_decay(optimizer, model, config.expert_weight_decay)
+    return optimizer
+
+
+def set_expert_decay(optimizer: torch.optim.Optimizer, model: nn.Module, weight_decay: float) -> None:
+    """Move the experts' weights out of the optimizer's groups into such groups with this decay."""
+    stacks = [module for module in model.modules() if isinstance(module, Experts)]
+    weights = {layer.weight for stack in stacks for layer in stack.all_layers()}
+    for group in list(optimizer.param_groups):
+        chosen = [parameter for parameter in group["params"] if parameter in weights]
+        if chosen:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in weights]
+            optimizer.add_param_group({**group, "params": chosen, "weight_decay": weight_decay})
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> Scheduler:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -34,6 +35,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     balance: Balance
     ema: ModelEmaV3 | None
+    scaler: torch.amp.GradScaler
     step: int = 0
     evaluated: int = 0
     best: float = -math.inf
@@ -50,13 +52,14 @@ class TrainState:
         return {
             "optimizer": self.optimizer.state_dict(),
             "balance": self.balance.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "probed": self.probed,
             **counters,
         }
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Go on from a checkpoint of the same config. Raises `ValueError` for one that cannot be trained on."""
-        if missing := {*self.COUNTERS, "probed"} - set(checkpoint["training"]):
+        if missing := {*self.COUNTERS, "probed", "scaler"} - set(checkpoint["training"]):
             raise ValueError(
                 f"the checkpoint lacks {', '.join(sorted(missing))}: it is of an earlier version of vmoe, or made by"
                 " vmoe upcycle; allowed: model.weights, which starts a new run from it"
@@ -67,6 +70,7 @@ class TrainState:
         training = checkpoint["training"]
         self.optimizer.load_state_dict(training["optimizer"])
         self.balance.load_state_dict(training["balance"])
+        self.scaler.load_state_dict(training["scaler"])
         self.probed = training["probed"]
         for name in self.COUNTERS:
             setattr(self, name, training[name])
@@ -86,6 +90,7 @@ class TrainState:
 class Parts:
     """What a run is made of.
 
+    cost: of the task's sample; fixed_train_flops: of a sample of each shape that is trained on.
     identity: the entries of a checkpoint that say what the model is: model, data, config, evaluate.
     """
 
@@ -96,6 +101,7 @@ class Parts:
     val_loader: Loader
     schedule: Scheduler
     cost: Cost
+    fixed_train_flops: Mapping[torch.Size, int]
     folder: RunFolder
     identity: dict[str, Any]
 

@@ -6,7 +6,7 @@ The loop, evaluation, cost and run folder know tasks by this contract alone; the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -53,7 +53,8 @@ class Task(ABC):
 
     UNIT: what is counted, and what FLOPs and rates are per. SHORT: the same in a progress bar. SAMPLE: what a batch has
     so many of. LABEL: what there are `num_labels` of.
-    sample: (1, …), a model's input to measure its cost by; units_per_sample: of any sample trained on.
+    sample: (1, …), a model's input as evaluation has it, to measure its cost by; train_samples: one of each shape that
+    is trained on. units_per_sample: of any sample trained on.
     """
 
     UNIT: ClassVar[str]
@@ -63,6 +64,7 @@ class Task(ABC):
 
     num_labels: int
     sample: Tensor
+    train_samples: Sequence[Tensor]
     units_per_sample: int
 
     @abstractmethod

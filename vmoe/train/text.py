@@ -37,6 +37,7 @@ class TextTask(Task):
         self.size = size
         self.units_per_sample = block_size
         self.sample = torch.zeros(1, block_size, dtype=torch.int64, device=device)
+        self.train_samples = [self.sample]
 
     def forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
         logits: Tensor = network(input_ids=inputs, use_cache=False).logits

@@ -11,7 +11,7 @@ from vmoe.config import RunConfig
 from .distributed import Processes
 from .precision import choose_precision
 
-# Dense bfloat16 products with float32 sums, in 10^12 FLOPs a second, from the makers' data sheets; by device name.
+# Dense bfloat16 or float16 products with float32 sums, in 10^12 FLOPs a second, by device name; from data sheets.
 PEAKS = {
     r"B200": 2250.0,
     r"H200|H100 80GB HBM3|H100 SXM|GH200": 989.0,
@@ -35,7 +35,7 @@ def model_flops_utilisation(flops_per_second: float, config: RunConfig, processe
 
 def known_peak(config: RunConfig, device: torch.device) -> float | None:
     """In 10^12 FLOPs a second; None for other devices, and for float32, whose peak depends on how products are set."""
-    if device.type != "cuda" or choose_precision(config.train.precision, device) is not torch.bfloat16:
+    if device.type != "cuda" or choose_precision(config.train.precision, device) is torch.float32:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for pattern, peak in PEAKS.items() if re.search(pattern, name)), None)

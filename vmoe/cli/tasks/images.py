@@ -13,10 +13,12 @@ from torch import nn
 from vmoe.backbones.grid import token_grid
 from vmoe.backbones.timm import architecture
 from vmoe.config import DIGITS, ConfigError, ImageRunConfig, RunConfig
-from vmoe.data import Loader, Normalize, open_evaluation, open_loaders
+from vmoe.data import Augmentation, Loader, Normalize, make_augmentation, open_evaluation, open_loaders
+from vmoe.data.sizes import Sizes
 from vmoe.report.routing_maps import ImageRouting, keep
+from vmoe.train.augment import Augment
 from vmoe.train.distributed import Processes
-from vmoe.train.images import Augment, ImageTask
+from vmoe.train.images import ImageTask
 from vmoe.train.probe import Probe
 from vmoe.train.task import Task
 
@@ -28,7 +30,7 @@ SHOWN_IMAGES = 24  # of the probe, on the page of a run
 
 
 class ImageAssembly(Assembly[ImageRunConfig]):
-    IN_ANY_WEIGHTS = frozenset({"drop_path_rate"})
+    IN_ANY_WEIGHTS = frozenset({"drop_path_rate", "dynamic_img_size"})
     SAME_HOST = "the same model.name, model.kwargs and image size; model.drop_path_rate may differ"
 
     def open_data(self, processes: Processes) -> Data:
@@ -38,6 +40,7 @@ class ImageAssembly(Assembly[ImageRunConfig]):
             seed=config.seed,
             batch_size=self.micro_batch_size(processes),
             accumulate=config.train.accumulate,
+            epochs=config.schedule.epochs,
             processes=processes,
         )
         return Data(loaders.train, loaders.val, self.entry(loaders.train.classes))
@@ -67,14 +70,37 @@ class ImageAssembly(Assembly[ImageRunConfig]):
 
     def task(self, entry: Entry, loader: object, device: torch.device) -> ImageTask:
         config, classes = self.config, len(entry["classes"])
-        smoothing = config.train.label_smoothing
-        return ImageTask(
-            Normalize(config.data.mean, config.data.std).to(device),
-            Augment(config.augment, label_smoothing=smoothing, num_classes=classes, device=device),
+        augment = Augment(
+            config.augment,
+            self.policy(),
+            loss=config.train.loss,
+            label_smoothing=config.train.label_smoothing,
             num_classes=classes,
-            image_size=config.data.image_size,
             device=device,
         )
+        return ImageTask(
+            Normalize(config.data.mean, config.data.std).to(device),
+            augment,
+            num_classes=classes,
+            image_size=config.data.image_size,
+            train_sizes=Sizes.of(config.data, config.schedule.epochs).all,
+            device=device,
+            channels_last=config.train.channels_last,
+        )
+
+    def policy(self) -> Augmentation | None:
+        """The operations of augment.policy. Raises `ConfigError` for one that is not supported."""
+        augment, mean = self.config.augment, self.config.data.mean
+        if augment.policy is None:
+            return None
+        try:
+            return make_augmentation(augment.policy, mean, interpolation=augment.interpolation)
+        except ValueError as error:
+            raise ConfigError(f"augment.policy is {augment.policy!r}: {error}") from None
+
+    def build_model(self, entry: Entry, start: Start | None = None) -> nn.Module:
+        model = super().build_model(entry, start)
+        return model.to(memory_format=torch.channels_last) if self.config.train.channels_last else model
 
     def model_arguments(self, entry: Entry) -> dict[str, Any]:
         name = self.config.model.name
@@ -83,13 +109,19 @@ class ImageAssembly(Assembly[ImageRunConfig]):
         known = timm.get_pretrained_cfg(name) if timm.is_model(architecture(name)) else None
         if known is not None and known.fixed_input_size:  # positions are laid out for one size; others take any image
             chosen["img_size"], set_by["img_size"] = self.config.data.image_size, "data.image_size"
+            if self.config.data.progressive is not None:
+                chosen["dynamic_img_size"], set_by["dynamic_img_size"] = True, "data.progressive"
         return self.merge_arguments(chosen, set_by)
 
     def check_host(self, host: nn.Module) -> None:
-        size = self.config.data.image_size
+        data = self.config.data
         patches = getattr(getattr(host, "patch_embed", None), "patch_size", ())
-        if any(size % side for side in patches):  # timm would leave out the rest of the image
-            raise ConfigError(f"data.image_size is {size}; allowed: a multiple of the patch, {patches}")
+        sizes = {"image_size": data.image_size}
+        if data.progressive is not None:
+            sizes["progressive.multiple"] = data.progressive.multiple
+        for key, size in sizes.items():
+            if any(size % side for side in patches):  # timm would leave out the rest of the image
+                raise ConfigError(f"data.{key} is {size}; allowed: a multiple of the patch, {patches}")
 
     def check_entry(self, start: Start, entry: Entry) -> None:
         there, here = start.kwargs["num_classes"], len(entry["classes"])

@@ -1,6 +1,14 @@
 """The schema of a run: every key a config may hold, its type, its range and its one default."""
 
-from .images import DIGITS, AugmentConfig, ImageDataConfig, ImageRunConfig, ImageTrainConfig, TimmConfig
+from .images import (
+    DIGITS,
+    AugmentConfig,
+    ImageDataConfig,
+    ImageRunConfig,
+    ImageTrainConfig,
+    ProgressiveConfig,
+    TimmConfig,
+)
 from .run import DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
 from .text import PYTHON, Gpt2Config, TextDataConfig, TextRunConfig
 
@@ -21,6 +29,7 @@ __all__ = [
     "ImageTrainConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "ProgressiveConfig",
     "RunConfig",
     "ScheduleConfig",
     "TextDataConfig",

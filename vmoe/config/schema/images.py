@@ -112,9 +112,11 @@ class ImageTrainConfig(TrainConfig):
 
     loss: cross_entropy, or bce, the mean binary cross-entropy of every class (as in DeiT-III).
     label_smoothing: the share of the target that is spread over all classes.
+    channels_last: lay images and convolutions out so.
     """
 
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    channels_last: bool = False
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
@@ -126,3 +128,12 @@ class ImageRunConfig(RunConfig):
     data: ImageDataConfig
     train: ImageTrainConfig = ImageTrainConfig()
     augment: AugmentConfig = AugmentConfig()
+
+    @model_validator(mode="after")
+    def _epochs_to_grow_over(self) -> Self:
+        if self.data.progressive is not None and self.schedule.steps is not None:
+            raise ValueError(
+                "data.progressive is given with schedule.steps; allowed: schedule.epochs, over which images grow, or"
+                " null"
+            )
+        return self

@@ -115,8 +115,7 @@ class TrainConfig(Section):
     precision: bfloat16 and float16 run the forward under autocast, float16 with its loss scaled; weights and updates
     are float32 always. tf32 is float32 whose products a GPU may round to 10 bits. ``auto`` takes bfloat16 where the
     device has instructions for it, else float32.
-    compile: run the model by torch.compile. channels_last: lay images and convolutions out so.
-    accumulate: micro-batches an optimizer step.
+    compile: run the model by torch.compile. accumulate: micro-batches an optimizer step.
     ema_decay: null keeps no moving average; with one, `evaluate` says which weights are evaluated. ema_warmup: let the
     decay rise to it from 0, as timm's moving average does, for runs that are short beside 1 / (1 - ema_decay) steps.
     log_every: optimizer steps. eval_every: epochs from one evaluation and checkpoint to the next; eval_every_steps:
@@ -134,7 +133,6 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     compile: bool = False
-    channels_last: bool = False
     accumulate: Count = 1
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     ema_warmup: bool = False

@@ -16,7 +16,7 @@ def ffcv_stages(loader: FFCVLoader, images: int) -> Stages:
         loader.pipeline.reader,
         loader.pipeline.memory_manager,
         loader._order,
-        loader.image_size,
+        loader._data.image_size,
     )
     resident = resident_share([loader.file.path])
     column = reader.metadata[f"f{reader.field_names.index('image')}"]

@@ -9,7 +9,7 @@ import torch
 
 from vmoe.config.schema import ImageDataConfig
 
-from ..folder import FolderLoader, _transform
+from ..folder import FolderLoader, transform_of
 from ..images import read_image
 from .page_cache import resident_share
 from .parts import COLLATE, CROP, DECODE, READ, Part, Sample, Stages, first_batch, fresh_indices
@@ -17,7 +17,7 @@ from .parts import COLLATE, CROP, DECODE, READ, Part, Sample, Stages, first_batc
 
 def folder_stages(loader: FolderLoader, data: ImageDataConfig, images: int) -> Stages:
     """See `stages_of`. Decoding opens its files, which are in the page cache by then."""
-    files, order, transform = loader.source.files, loader._order, _transform(data, training=True)
+    files, order, transform = loader.source.files, loader._order, transform_of(data, data.image_size, training=True)
     chosen = [files[index] for index in first_batch(order, images)[0].tolist()]
     resident = resident_share([Path(file) for file in chosen])
     decoded = [read_image(file) for file in chosen]

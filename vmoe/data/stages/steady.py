@@ -35,10 +35,8 @@ class Chained:
     def indices(self, epoch: int) -> Indices:
         return np.concatenate([self.order.indices(each) for each in self._epochs(epoch)])
 
-    def keys(self, epoch: int, indices: Indices) -> Keys:
-        parts = np.split(indices, self.epochs)
-        each = zip(self._epochs(epoch), parts, strict=True)
-        return np.concatenate([self.order.keys(number, part) for number, part in each])
+    def keys(self, epoch: int) -> Keys:
+        return np.concatenate([self.order.keys(each) for each in self._epochs(epoch)])
 
     def _epochs(self, epoch: int) -> range:
         return range(epoch * self.epochs, (epoch + 1) * self.epochs)

@@ -14,8 +14,8 @@ class Experts:
 
     hidden: the width F, or ``match``: active FLOPs equal the host's MLP's; or ``host``: its full width.
     activation: the name of a timm activation; None takes the host's.
-    dropout: of the experts' hidden rows in training (Switch, arXiv 2101.03961, section 2.4: "expert dropout"); None takes
-    the host's.
+    dropout: of the experts' hidden rows in training ("expert dropout": Switch, arXiv 2101.03961, section 2.4); None
+    takes the host's.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
