@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A command may return another one: `vmoe doctor` gives 1 where it found a problem.
     """
-    options = build_parser().parse_args(arguments)
+    options = parse(arguments)
     show_log()
     try:
         status: int | None = import_module(f"{__name__}.{options.command.replace('-', '_')}").run(options)
@@ -32,6 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vmoe {options.command}: {error}", file=sys.stderr)
         return USAGE_ERROR
     return status or 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command and its options; config keys may stand anywhere among them, which argparse does not do by itself."""
+    parser = build_parser()
+    options, left = parser.parse_known_args(arguments)
+    keys = next((name for name in ("arguments", "overrides") if hasattr(options, name)), None)
+    if left and (keys is None or any(one.startswith("-") or "=" not in one for one in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if keys is not None:
+        setattr(options, keys, [*getattr(options, keys), *left])
+    return options
 
 
 def show_log() -> None:

@@ -98,6 +98,17 @@ class ImageAssembly(Assembly[ImageRunConfig]):
         except ValueError as error:
             raise ConfigError(f"augment.policy is {augment.policy!r}: {error}") from None
 
+    def build_host(self, entry: Entry, start: Start | None = None) -> nn.Module:
+        try:
+            return super().build_host(entry, start)
+        except ValueError as error:
+            if "unexpected keyword argument 'dynamic_img_size'" not in str(error):
+                raise
+            raise ConfigError(
+                f"data.progressive is given, and {self.config.model.name} takes images of one size alone; allowed: null,"
+                " or a model with timm's dynamic_img_size, such as vit_* and deit*"
+            ) from None
+
     def build_model(self, entry: Entry, start: Start | None = None) -> nn.Module:
         model = super().build_model(entry, start)
         return model.to(memory_format=torch.channels_last) if self.config.train.channels_last else model
