@@ -47,7 +47,7 @@ def test_without_augmentation_the_model_sees_the_normalised_batch() -> None:
     task, seen, (images, labels) = task_of(), Seen(), batch()
     loss = task.training_loss(seen, images, labels)
     assert torch.equal(seen.images, task.normalize(images))
-    assert loss == functional.cross_entropy(seen.logits, labels)
+    torch.testing.assert_close(loss, functional.cross_entropy(seen.logits, labels))
 
 
 def test_a_policy_works_on_the_images_as_they_are_stored() -> None:
@@ -62,11 +62,8 @@ def test_a_policy_works_on_the_images_as_they_are_stored() -> None:
 
 
 def test_a_batch_is_erased_before_it_is_mixed() -> None:
-    """As in timm and DeiT: what is mixed in is noise of both images, so that no pixel of the batch stays unmixed."""
+    """As in timm and DeiT: what is erased of an image is mixed into its partner."""
     task, seen, (images, labels) = task_of(mixup=1.0, mix_switch=0.0), Seen(), batch()
-    task.augment.erasing = lambda normalised: torch.zeros_like(normalised)
-    task.training_loss(seen, images, labels)
-    assert not seen.images.any()  # zeros mixed with zeros; the other way round, it would be zeros too, but:
     task.augment.erasing = lambda normalised: torch.ones_like(normalised) * torch.arange(8.0).view(8, 1, 1, 1)
     torch.manual_seed(0)
     task.training_loss(seen, images, labels)

@@ -58,7 +58,7 @@ def test_experts_alone_may_decay():
     assert decaying == {id(layer.experts.fc1.weight), id(layer.experts.fc2.weight)}
 
 
-@pytest.mark.parametrize("given, expected", [("null", 0.1), ("0.4", 0.4), ("0", 0.0)])
+@pytest.mark.parametrize(("given", "expected"), [("null", 0.1), ("0.4", 0.4), ("0", 0.0)])
 def test_expert_dropout_takes_the_hosts_unless_it_is_given(given, expected, tmp_path):
     overrides = ("model.kwargs.proj_drop_rate=0.1", f"moe.experts={{kind: mlp, dropout: {given}}}")
     state, _ = tiny_run(tiny_config(*overrides), tmp_path)
@@ -76,7 +76,7 @@ def test_a_run_grows_its_images_and_counts_what_they_cost(tmp_path):
     small, large = parts.fixed_train_flops.values()
     assert small < large / 2  # 1 of 4 patches, and the class token
     whole = parts.train_loader
-    images, labels = whole.images[:, :, ::2, ::2].contiguous(), whole.labels
+    images = whole.images[:, :, ::2, ::2].contiguous()
     epochs = whole.epoch
 
     def growing(number, first=0):

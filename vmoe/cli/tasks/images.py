@@ -105,8 +105,8 @@ class ImageAssembly(Assembly[ImageRunConfig]):
             if "unexpected keyword argument 'dynamic_img_size'" not in str(error):
                 raise
             raise ConfigError(
-                f"data.progressive is given, and {self.config.model.name} takes images of one size alone; allowed: null,"
-                " or a model with timm's dynamic_img_size, such as vit_* and deit*"
+                f"data.progressive is given, and {self.config.model.name} takes images of one size alone; allowed:"
+                " null, or a model with timm's dynamic_img_size, such as vit_* and deit*"
             ) from None
 
     def build_model(self, entry: Entry, start: Start | None = None) -> nn.Module:
