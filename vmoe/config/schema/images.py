@@ -15,7 +15,8 @@ DIGITS = "digits"  # in place of a path: the data set that comes with vmoe (vmoe
 class TimmConfig(ModelConfig):
     """The timm host. Its image size and number of classes come from `data`.
 
-    kwargs: further arguments of `timm.create_model`, such as embed_dim or depth.
+    kwargs: further arguments of `timm.create_model`, such as embed_dim or depth, and of `backbones.timm_arguments`:
+    pos_embed: sincos2d, drop_path_uniform.
     """
 
     drop_path_rate: Probability = 0.0
