@@ -77,7 +77,7 @@ def sincos_positions(rows: int, columns: int, dim: int) -> Tensor:
     """(rows · columns, D): sin(x ω), cos(x ω), sin(y ω), cos(y ω) of a patch's column x and row y, D/4 numbers each.
 
     ω_i = 10000^(-i / (D/4 - 1)), from 1 to 1/10000 (Chen et al. 2021, arXiv 2104.02057, as computed for arXiv
-    2205.01580; `timm.layers.build_sincos2d_pos_embed` puts rows first and divides by D/4).
+    2205.01580; `timm.layers.build_sincos2d_pos_embed` has another order, and divides by D/4).
     Raises `ValueError` unless D is a multiple of 4 and at least 8.
     """
     if dim % 4 or dim < 8:
