@@ -27,9 +27,9 @@ GATES = ["topk", "self", "random", "aoe", "relu", "routing_free", "expert_choice
 @pytest.mark.parametrize("gate", GATES)
 def test_a_blocks_experts_and_gate_have_the_blocks_rate(gate):
     """The head comes last, at the whole rate; block 3, and the norm after it, have half, block 2 a quarter, …"""
+    layers = {"head": 5, "norm": 4, "blocks.3": 4, "blocks.2": 3, "blocks.1": 2, "blocks.0": 1}
     for name, group in groups_by_name(gate, layer_decay=LAYER).items():
-        part, number, *_ = name.split(".") + [""]
-        layer = {"head": 5, "norm": 4, "blocks": 1 + int(number) if part == "blocks" else None}.get(part, 0)
+        layer = next((layer for part, layer in layers.items() if name.startswith(f"{part}.")), 0)
         assert group["lr_scale"] == LAYER ** (5 - layer), name
 
 
