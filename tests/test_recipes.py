@@ -20,8 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vmoe.cli.flatten import flatten
 from vmoe.cli.tasks import assembly_of
-from vmoe.config import load_config
+from vmoe.config import ConfigError, load_config
 from vmoe.moe import Soft, moe_layers, record
+from vmoe.train.augment import criterion_for
 from vmoe.train.optim import build_optimizer, build_schedule
 
 torch.set_num_threads(1)
@@ -275,6 +276,18 @@ def test_lamb_is_that_of_the_published_command():
     expected = {"lr": 4e-3, "betas": (0.9, 0.999), "eps": 1e-8, "max_grad_norm": 1.0, "bias_correction": True}
     expected |= {"always_adapt": False, "trust_clip": False, "decoupled_decay": False, "grad_averaging": True}
     assert {key: defaults[key] for key in expected} == expected
+
+
+def test_deit3s_loss_takes_both_classes_of_a_mixed_image_for_present():
+    """engine.py: targets.gt(0.0) before BCEWithLogitsLoss. The mean over classes 0 … 3 of log(1 + e^±z), by hand."""
+    config = load("deit3_small_dense").train
+    criterion = criterion_for(config.loss, config.label_smoothing, mixed=True)
+    logits = torch.tensor([[2.0, -1.0, 0.5, 0.0]])
+    shares = torch.tensor([[0.7, 0.3, 0.0, 0.0]])
+    by_hand = [math.log1p(math.exp(z)) for z in (-2.0, 1.0, 0.5, 0.0)]  # present: e^-z; absent: e^z
+    assert criterion(logits, shares).item() == pytest.approx(sum(by_hand) / 4)
+    with pytest.raises(ConfigError, match="label_smoothing is 0.1 with loss bce and mixed images"):
+        load_config(CONFIGS / "deit3_small_dense.yaml", ["train.label_smoothing=0.1"])
 
 
 def build(name, **kwargs):
