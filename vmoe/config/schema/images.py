@@ -144,7 +144,7 @@ class ImageRunConfig(RunConfig):
     def _present_or_not(self) -> Self:
         if self.train.loss == "bce" and self.train.label_smoothing and (self.augment.mixup or self.augment.cutmix):
             raise ValueError(
-                f"train.label_smoothing is {self.train.label_smoothing} with loss bce and mixed images, whose classes are"
-                " present or not; allowed: 0, or neither augment.mixup nor augment.cutmix"
+                f"train.label_smoothing is {self.train.label_smoothing} with loss bce and mixed images, whose classes"
+                " are present or not; allowed: 0, or neither augment.mixup nor augment.cutmix"
             )
         return self
