@@ -286,7 +286,7 @@ def test_deit3s_loss_takes_both_classes_of_a_mixed_image_for_present():
     shares = torch.tensor([[0.7, 0.3, 0.0, 0.0]])
     by_hand = [math.log1p(math.exp(z)) for z in (-2.0, 1.0, 0.5, 0.0)]  # present: e^-z; absent: e^z
     assert criterion(logits, shares).item() == pytest.approx(sum(by_hand) / 4)
-    with pytest.raises(ConfigError, match="label_smoothing is 0.1 with loss bce and mixed images"):
+    with pytest.raises(ConfigError, match=r"label_smoothing is 0\.1 with loss bce and mixed images"):
         load_config(CONFIGS / "deit3_small_dense.yaml", ["train.label_smoothing=0.1"])
 
 
