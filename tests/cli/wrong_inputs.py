@@ -83,6 +83,16 @@ CONFIGS = [
     Wrong("a model with gated MLPs", ("train", "eva.yaml"), ("GluMlp",)),
     Wrong("an unknown model argument", (*TRAIN, "model.kwargs.widht=3"), ("model.kwargs", "widht")),
     Wrong("an argument set elsewhere", (*TRAIN, "model.kwargs.num_classes=3"), ("num_classes", "the data")),
+    Wrong(
+        "fixed positions and trained weights",
+        (*TRAIN, "model.kwargs.pos_embed=sincos2d", "model.pretrained=true"),
+        ("model.kwargs.pos_embed", "pretrained: false"),
+    ),
+    Wrong(
+        "a drop-path that is no boolean",
+        (*TRAIN, "model.kwargs.drop_path_uniform=0.1"),
+        ("model.kwargs.drop_path_uniform", "true or false"),
+    ),
     Wrong("an image size the patches do not fill", (*TRAIN, "data.image_size=10"), ("data.image_size is 10", "(4, 4)")),
     Wrong("an unknown optimizer", (*TRAIN, "optimizer.kind=adamww"), ("optimizer.kind is 'adamww'", "adamw")),
     Wrong("Muon", (*TRAIN, "optimizer.kind=muon"), ("optimizer.kind is 'muon'", "stacked experts")),

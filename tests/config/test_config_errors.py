@@ -38,7 +38,10 @@ UNKNOWN_KEYS = [
         ["moe.gate.kk is not a known key; did you mean k?", TOPK_KEYS],
     ),
     ("moe.gate.offset=1", ["moe.gate.offset is not a known key"]),  # of another gate
-    ("moe.experts.hiden=8", ["moe.experts.hiden is not a known key; did you mean hidden?", "activation, hidden, kind"]),
+    (
+        "moe.experts.hiden=8",
+        ["moe.experts.hiden is not a known key; did you mean hidden?", "activation, dropout, hidden, kind"],
+    ),
     ("moe.experts.rank=8", ["moe.experts.rank is not a known key"]),
     ("moe.gate={kind: routing_free, tau: 1}", ["moe.gate.tau is not a known key", "target_density, temperature"]),
     ("base=x.yaml", ["base is not a known key"]),

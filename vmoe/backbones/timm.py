@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from vmoe.moe import DenseMlp, MoESpec, evaluating
 
 from .host import HostBlock, put_moe
+from .timm_arguments import OwnArguments
 
 PRE_NORM_BLOCKS = (VitBlock, BeitBlock)  # their MLP reads what their norm2 gives
 NUMBERED_MLP = re.compile(r"(?:^|\.)\d+\.mlp$")
@@ -41,13 +42,15 @@ def create_model(name: str, moe: MoESpec, *, weights_follow: bool = False, **kwa
 
 
 def create_host(name: str, **kwargs: Any) -> nn.Module:
-    """`timm.create_model(name, **kwargs)`: the dense model.
+    """`timm.create_model(name, **kwargs)`: the dense model. kwargs may hold those of `timm_arguments` too.
 
-    Raises `ValueError`: timm does not know the name, refuses an argument, or cannot get the pretrained weights.
+    Raises `ValueError`: timm does not know the name, refuses an argument, or cannot get the pretrained weights; or the
+    model has nothing for an argument of `timm_arguments` to change.
     """
     if not timm.is_model(architecture(name)):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"model.name is {name!r}, which timm {timm.__version__} does not know; near: {near}")
+    own, kwargs = OwnArguments.take(kwargs)
     try:
         model: nn.Module = timm.create_model(name, **kwargs)
     except (TypeError, RuntimeError) as error:
@@ -57,6 +60,7 @@ def create_host(name: str, **kwargs: Any) -> nn.Module:
             f"the pretrained weights of {name!r} cannot be had: {str(error).splitlines()[0]} Allowed: a network, or"
             " weights that an earlier download left in the cache of the Hugging Face hub"
         ) from error
+    own.apply(model)
     return model
 
 

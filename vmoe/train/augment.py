@@ -65,7 +65,10 @@ class Augment:
 
 
 def criterion_for(loss: str, label_smoothing: float, *, mixed: bool) -> nn.Module:
-    """The mean loss of logits (B, C) and targets; mixed: these are shares (B, C), and smooth already."""
+    """The mean loss of logits (B, C) and targets; mixed: these are shares (B, C), and smooth already.
+
+    Binary cross-entropy takes each class that has any share for present (facebookresearch/deit, engine.py).
+    """
     if loss == "bce":
-        return BinaryCrossEntropy(label_smoothing)
+        return BinaryCrossEntropy(label_smoothing, target_threshold=0.0 if mixed else None)
     return SoftTargetCrossEntropy() if mixed else LabelSmoothingCrossEntropy(label_smoothing)

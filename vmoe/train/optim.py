@@ -55,16 +55,20 @@ def set_expert_decay(optimizer: torch.optim.Optimizer, model: nn.Module, weight_
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> Scheduler:
-    """Cosine with linear warm-up, in optimizer steps (`step_update`). Warm-up takes the place of the curve's start."""
-    by_steps = config.steps is not None
+    """Cosine with linear warm-up, in optimizer steps (`step_update`)."""
+    whole: float = config.epochs
+    warmup: float = config.warmup_epochs
+    if config.steps is not None and config.warmup_steps is not None:
+        whole, warmup, steps_per_epoch = config.steps, config.warmup_steps, 1
     schedule, _ = create_scheduler_v2(
         optimizer,
         sched="cosine",
-        num_epochs=config.steps if by_steps else config.epochs,
-        warmup_epochs=config.warmup_steps if by_steps else config.warmup_epochs,
+        num_epochs=whole - warmup if config.warmup_prefix else whole,
+        warmup_epochs=warmup,
+        warmup_prefix=config.warmup_prefix,
         warmup_lr=config.warmup_lr,
         min_lr=config.min_lr,
         step_on_epochs=False,
-        updates_per_epoch=1 if by_steps else steps_per_epoch,
+        updates_per_epoch=steps_per_epoch,
     )
     return schedule

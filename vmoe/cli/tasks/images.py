@@ -30,7 +30,7 @@ SHOWN_IMAGES = 24  # of the probe, on the page of a run
 
 
 class ImageAssembly(Assembly[ImageRunConfig]):
-    IN_ANY_WEIGHTS = frozenset({"drop_path_rate", "dynamic_img_size"})
+    IN_ANY_WEIGHTS = frozenset({"drop_path_rate", "drop_path_uniform", "dynamic_img_size"})
     SAME_HOST = "the same model.name, model.kwargs and image size; model.drop_path_rate may differ"
 
     def open_data(self, processes: Processes) -> Data:

@@ -15,7 +15,8 @@ DIGITS = "digits"  # in place of a path: the data set that comes with vmoe (vmoe
 class TimmConfig(ModelConfig):
     """The timm host. Its image size and number of classes come from `data`.
 
-    kwargs: further arguments of `timm.create_model`, such as embed_dim or depth.
+    kwargs: further arguments of `timm.create_model`, such as embed_dim or depth, and of `backbones.timm_arguments`:
+    pos_embed: sincos2d, drop_path_uniform.
     """
 
     drop_path_rate: Probability = 0.0
@@ -110,7 +111,8 @@ class AugmentConfig(Section):
 class ImageTrainConfig(TrainConfig):
     """As for every run, and the loss.
 
-    loss: cross_entropy, or bce, the mean binary cross-entropy of every class (as in DeiT-III).
+    loss: cross_entropy, or bce, the mean binary cross-entropy of every class, where both classes of a mixed image count
+    as present (as in DeiT-III).
     label_smoothing: the share of the target that is spread over all classes.
     channels_last: lay images and convolutions out so.
     """
@@ -135,5 +137,14 @@ class ImageRunConfig(RunConfig):
             raise ValueError(
                 "data.progressive is given with schedule.steps; allowed: schedule.epochs, over which images grow, or"
                 " null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _present_or_not(self) -> Self:
+        if self.train.loss == "bce" and self.train.label_smoothing and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError(
+                f"train.label_smoothing is {self.train.label_smoothing} with loss bce and mixed images, whose classes"
+                " are present or not; allowed: 0, or neither augment.mixup nor augment.cutmix"
             )
         return self

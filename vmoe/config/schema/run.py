@@ -75,6 +75,8 @@ class ScheduleConfig(Section):
     """Cosine with linear warm-up, set for every optimizer step.
 
     steps, warmup_steps: optimizer steps, in place of epochs and warmup_epochs where they are given.
+    warmup_prefix: the cosine begins where warm-up ends, at the peak (big_vision, nanoGPT); otherwise it begins with the
+    run, and warm-up takes the place of its start (timm's default, DeiT).
     max_steps ends a trial early, somewhere on the curve.
     """
 
@@ -82,6 +84,7 @@ class ScheduleConfig(Section):
     warmup_epochs: NonNegative = 5.0
     steps: Count | None = None
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_prefix: bool = False
     warmup_lr: NonNegative = 1e-6
     min_lr: NonNegative = 1e-5
     max_steps: Count | None = None
