@@ -5,7 +5,7 @@ VENV  := .venv
 READY := $(VENV)/.ready
 BIN   := $(VENV)/bin
 DEMO  := dense topk self routing_free
-BENCHMARKS := moe_layer peers train_step statistics
+BENCHMARKS := moe_layer peers train_step statistics augmentation
 PYTHON ?= python3
 # A process a core (four at most), a file at a time in each, so that what a file sets up is set up once; in the order of
 # the folders, since the slowest files have few tests and must not come last.
