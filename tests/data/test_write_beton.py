@@ -146,7 +146,7 @@ def test_nothing_is_overwritten_unasked(toy: Toy, tmp_path: Path) -> None:
     assert target.read_bytes() == before
     write_beton(toy.folder, target, mode="jpg", workers=1, progress=False, overwrite=True)
     assert verify_beton(target).image.mode == "jpg"
-    assert sorted(os.listdir(target.parent)) == ["x.beton", "x.beton.json"]
+    assert sorted(os.listdir(target.parent)) == ["x.beton", "x.beton.files.json", "x.beton.json"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .errors import DataError, missing
 from .ffcv import IMAGE_MODES, IntField, Reader, RGBImageField, imdecode
+from .names import read_names
 from .sidecar import read_sidecar
 
 _FIELDS = {"image": RGBImageField, "label": IntField}
@@ -35,6 +36,13 @@ class Beton:
     labels: NDArray[np.int64]
     heights: NDArray[np.int64]
     widths: NDArray[np.int64]
+
+    def names(self) -> tuple[str, ...] | None:
+        """The file of each image, relative to the folder that was written; None where they were not kept.
+
+        Raises `DataError` where they were, and cannot be read.
+        """
+        return read_names(self.path, read_sidecar(self.path))
 
 
 def open_beton(path: Path, key: str) -> Beton:

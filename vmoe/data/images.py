@@ -32,6 +32,10 @@ class ClassFolders:
     labels: NDArray[np.int64]
     ignored: int
 
+    def names(self) -> tuple[str, ...]:
+        """The file of each image, relative to `path`."""
+        return tuple(os.path.relpath(file, self.path) for file in self.files)
+
 
 def scan_classes(path: Path, key: str) -> ClassFolders:
     """Find the images of every class folder of `path`, subfolders included, in sorted order.

@@ -7,6 +7,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 Batch = tuple[Tensor, Tensor]
@@ -67,6 +69,16 @@ class Loader(Protocol):
 
         Raises `TimeoutError` when no batch came within data.timeout, and `DataError` when an image cannot be read.
         """
+
+    def indices(self) -> NDArray[np.int64]:
+        """The images of this process in epoch 0, by their places in the data set, as batches bring them."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,): of all images of the data set, in its order."""
+
+    def names(self) -> tuple[str, ...] | None:
+        """The file of each image of the data set, relative to its folder; None where that is not known."""
 
     def sample(self, count: int) -> Loader:
         """A loader of so many images at most, evenly spaced over the data set, as evaluation sees them; this process

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmoe.config.schema import DIGITS, ImageDataConfig
 
 from .digits import materialise
-from .errors import DataError, listing, missing_package
+from .errors import DataError, missing_package
 from .folder import FolderLoader
 from .images import ClassFolders, scan_classes
 from .loader import Loader, Loaders, Processes, Share, cores
+from .matching import Match, check_same, match_classes
 from .order import EvaluationOrder, Order, TrainingOrder
 from .sizes import Sizes
 
@@ -67,12 +69,13 @@ def open_evaluation(
     *,
     classes: Sequence[str] | None = None,
     key: str = "data.val",
+    match: Match = "same",
     processes: Processes | None = None,
 ) -> Loader:
     """The loader of an evaluation, over every image once.
 
-    path: as data.val, which is the default; key: what it is called in errors. classes: those of the model, which the
-    data must have too.
+    path: as data.val, which is the default; key: what it is called in errors. classes: those of the model, to which the
+    classes of the data stand as `match` says; labels are then the model's, whatever number the data give a class.
 
     Raises `DataError`, as `open_loaders` does.
     """
@@ -80,11 +83,7 @@ def open_evaluation(
     split = _open(data, path or data.val, key)
     names = _named(split)
     if classes is not None:
-        if split.classes is None:
-            _check_labels(split, key, len(classes), "the model")
-        else:
-            _check_same(split.classes, key, tuple(classes), "the model")
-        names = tuple(classes)
+        split, names = _labelled(split, key, tuple(classes), match), tuple(classes)
     return _loader(data, split, names, _evaluation_order(data, split, processes), processes, training=False)
 
 
@@ -104,6 +103,19 @@ def _open(data: ImageDataConfig, path: str, key: str) -> ClassFolders | Beton:
     except ImportError as error:
         raise missing_package("data.loader is 'ffcv'", error, "; or set data.loader=folder") from error
     return open_beton(Path(path), key)
+
+
+def _labelled(split: ClassFolders | Beton, key: str, classes: Classes, match: Match) -> ClassFolders | Beton:
+    """The data with the labels that a model of these classes has for them."""
+    if split.classes is not None:
+        return replace(split, labels=match_classes(split.classes, key, classes, match)[split.labels])
+    if match != "same":
+        raise DataError(
+            f"{key} is '{split.path}', whose classes have no names, since it has no sidecar; allowed: a file that `vmoe"
+            f" write` made, or classes matched as 'same', not {match!r}"
+        )
+    _check_labels(split, key, len(classes), "the model")
+    return split
 
 
 def _loader(
@@ -131,7 +143,7 @@ def _evaluation_order(data: ImageDataConfig, split: ClassFolders | Beton, proces
 def _agree(train: ClassFolders | Beton, train_key: str, val: ClassFolders | Beton, val_key: str) -> Classes:
     """The classes of both splits. A .beton file without a sidecar names none: its labels must fit the other's."""
     if train.classes is not None and val.classes is not None:
-        _check_same(val.classes, val_key, train.classes, train_key)
+        check_same(val.classes, val_key, train.classes, train_key)
         return train.classes
     if train.classes is None and val.classes is not None:
         _check_labels(train, train_key, len(val.classes), val_key)
@@ -150,15 +162,3 @@ def _check_labels(split: ClassFolders | Beton, key: str, classes: int, other: st
         raise DataError(
             f"{key} is '{split.path}' with labels up to {largest}; allowed: 0 to {classes - 1}, the classes of {other}"
         )
-
-
-def _check_same(classes: Classes, key: str, expected: Classes, other: str) -> None:
-    if classes == expected:
-        return
-    extra, lacking = sorted(set(classes) - set(expected)), sorted(set(expected) - set(classes))
-    differences = [f"{other} lacks {listing(extra)}"] if extra else []
-    differences += [f"{key} lacks {listing(lacking)}"] if lacking else []
-    raise DataError(
-        f"{key} has {len(classes)} classes and {other} {len(expected)}, and they must be the same:"
-        f" {'; '.join(differences) or 'their order differs'}"
-    )

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from vmoe.config.schema import ImageDataConfig
 
-from .order import Order, SampleOrder
+from .order import Indices, Order, SampleOrder
 from .sizes import Sizes
 
 
@@ -39,6 +39,21 @@ class OrderedLoader:
         """See `Loader.sample`."""
         order = SampleOrder(len(self.source.labels), count, self._order.batch_size)
         return type(self)(self.source, self.classes, order, self._data, training=False, workers=self._workers)
+
+    def indices(self) -> Indices:
+        """The images of this process in epoch 0, by their places in the data set, as batches bring them."""
+        return self._order.indices(0)
+
+    @property
+    def labels(self) -> Indices:
+        """(N,): of all images of the data set, in its order."""
+        labels: Indices = self.source.labels
+        return labels
+
+    def names(self) -> tuple[str, ...] | None:
+        """The file of each image of the data set, relative to its folder; None where that is not known."""
+        names: tuple[str, ...] | None = self.source.names()
+        return names
 
     @property
     def samples(self) -> int:

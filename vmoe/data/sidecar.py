@@ -28,7 +28,11 @@ class Encoding(BaseModel):
 
 
 class Sidecar(BaseModel):
-    """`X.beton.json`, beside X.beton. classes: names in the order of the labels. source: what was converted."""
+    """`X.beton.json`, beside X.beton. classes: names in the order of the labels. source: what was converted.
+
+    files: the digest of `X.beton.files.json`, which holds the file of each image; None where they came from none, or
+    where none were kept.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -39,6 +43,7 @@ class Sidecar(BaseModel):
     sha256: str
     image: Encoding
     source: str
+    files: str | None = None
 
 
 def sidecar_path(path: Path) -> Path:

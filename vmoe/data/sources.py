@@ -25,6 +25,9 @@ class Source(Protocol):
     @property
     def labels(self) -> NDArray[np.int64]: ...
 
+    def names(self) -> tuple[str, ...] | None:
+        """The file of each image; None where they come from none."""
+
     def read(self, index: int) -> Pixels:
         """Image `index` (H, W, 3). Raises `DataError`, naming it, if it is none."""
 
@@ -44,6 +47,9 @@ class FolderSource:
     @property
     def labels(self) -> NDArray[np.int64]:
         return self.folders.labels
+
+    def names(self) -> tuple[str, ...]:
+        return self.folders.names()
 
     def read(self, index: int) -> Pixels:
         return np.array(read_image(self.folders.files[index]))
@@ -66,6 +72,9 @@ class ArraySource:
                 f"{self.name} has labels from {self.labels.min()} to {self.labels.max()}; allowed: 0 to"
                 f" {len(self.classes) - 1}, one for each class"
             )
+
+    def names(self) -> None:
+        return None
 
     def read(self, index: int) -> Pixels:
         image = self.images[index]

@@ -21,8 +21,9 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from .errors import DataError, missing_package
-from .files import check_free, temporaries
+from .files import check_free, replace_file, temporaries
 from .images import scan_classes
+from .names import digest_of, encode_names, names_path, read_names
 from .sidecar import Encoding, Sidecar, check_digest, digest, read_sidecar, require_sidecar
 from .sources import FolderSource, Source, stored_shape
 
@@ -51,7 +52,8 @@ def write_beton(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Written:
-    """Write `target`, X.beton, and its sidecar X.beton.json from an image folder (one folder a class) or a source.
+    """Write `target`, X.beton, and its sidecar X.beton.json from an image folder (one folder a class) or a source; of a
+    folder also X.beton.files.json, the names of its files.
 
     mode: ``jpg`` compresses every image (again, with `quality`), ``raw`` none, ``proportion`` compresses a share of
     `compress_probability`. max_resolution: longer sides are shrunk to this many pixels. workers: processes; default,
@@ -80,6 +82,8 @@ def write_beton(
     with temporaries(target) as (beton, sidecar_file):
         write_samples(beton, source, encoding, shapes, workers, progress)
         compare_samples(beton, source, encoding, shapes)
+        files = source.names()
+        names = None if files is None else encode_names(files)
         sidecar = Sidecar(
             samples=len(source.labels),
             classes=source.classes,
@@ -87,13 +91,15 @@ def write_beton(
             sha256=digest(beton),
             image=encoding,
             source=source.name,
+            files=None if names is None else digest_of(names),
         )
         sidecar_file.write_text(sidecar.model_dump_json(indent=2) + "\n")
+        replace_file(names_path(target), names)
     return Written(target, sidecar, ignored)
 
 
 def verify_beton(path: Path | str) -> Sidecar:
-    """Compare a .beton file with its sidecar: size, number of images, labels, and every byte by its digest.
+    """Compare a .beton file with its sidecar: size, number of images, labels, every byte by its digest, and file names.
 
     Returns the sidecar. Raises `DataError`: no such file, no sidecar, or a difference.
     """
@@ -105,6 +111,7 @@ def verify_beton(path: Path | str) -> Sidecar:
     open_beton(path, "the file")
     sidecar = require_sidecar(path, read_sidecar(path))
     check_digest(path, sidecar.sha256)
+    read_names(path, sidecar)
     return sidecar
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vmoe.moe import Routing, RoutingFigures, RoutingStats, evaluating, record
 
 from .distributed import Processes
+from .judging import mean_of_views
 from .loaders import Loader
 from .precision import autocast
 from .progress import Progress
-from .task import Scores, Task
+from .task import Scorer, Scores, Task
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,18 @@ def evaluate(
     precision: torch.dtype,
     *,
     routing: bool = True,
+    scorer: Scorer | None = None,
+    mirror: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
     """Evaluate a model over everything that the loader's processes hold between them.
 
     precision: of autocast; float32 turns it off. routing: whether to count how tokens were routed; without it the
-    layers keep no books at all.
+    layers keep no books at all. scorer: a new one that judges in place of the task's own. mirror: makes a second view
+    of prepared inputs, whose probabilities are averaged with those of the first; routing is counted of the first alone.
     Raises `RuntimeError` if the number counted is not the number the data set has.
     """
     device = processes.device
-    scorer = task.scorer()
+    scorer = scorer or task.scorer()
     stats = RoutingStats(model, num_labels=task.num_labels, positions=True) if routing else None
     recording: AbstractContextManager[Mapping[str, Routing]] = record(model) if routing else nullcontext({})
     start = time.perf_counter()
@@ -62,9 +66,9 @@ def evaluate(
         recording as routings,
     ):
         for inputs, targets in batches:
+            prepared = task.prepare(inputs.to(device, non_blocking=True))
             with autocast(device, precision):
-                logits = task.forward(model, task.prepare(inputs.to(device, non_blocking=True)))
-            scorer.update(logits, targets.to(device, non_blocking=True))
+                logits = task.forward(model, prepared)
             if stats is not None:
                 labels, counted = task.routed_labels(inputs, targets)
                 stats.update(
@@ -72,6 +76,10 @@ def evaluate(
                     labels.to(device, non_blocking=True),
                     counted=None if counted is None else counted.to(device, non_blocking=True),
                 )
+            if mirror is not None:  # after the counting: the record is of the latest forward
+                with autocast(device, precision):
+                    logits = mean_of_views(logits, task.forward(model, mirror(prepared)))
+            scorer.update(logits, targets.to(device, non_blocking=True))
             progress.advance(task.count(targets) * processes.world)
     if stats is not None:
         stats.all_reduce()

@@ -1,17 +1,15 @@
-"""Image classification: what the model sees of a batch, the loss, and accuracy."""
+"""Image classification: what the model sees of a batch, and the loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from timm.task.evaluator import ClassificationEvaluator
 from torch import Tensor, nn
 
-from vmoe.moe.collective import is_distributed, sum_over_processes
-
+from .accuracy import Accuracy
 from .augment import Augment
-from .task import RoutedLabels, Scores, Task
+from .task import RoutedLabels, Task
 
 
 class ImageTask(Task):
@@ -58,25 +56,7 @@ class ImageTask(Task):
         return len(targets)
 
     def scorer(self) -> Accuracy:
-        return Accuracy(self.device)
+        return Accuracy(self.num_labels, self.device)
 
     def routed_labels(self, inputs: Tensor, targets: Tensor) -> RoutedLabels:
         return RoutedLabels(targets, None)
-
-
-class Accuracy:
-    """top1, top5: percent (top5 over as many classes as there are, if fewer). loss: mean cross-entropy."""
-
-    def __init__(self, device: torch.device):
-        self.evaluator = ClassificationEvaluator(device)
-
-    def update(self, logits: Tensor, targets: Tensor) -> None:
-        self.evaluator.update(logits, targets)
-
-    def compute(self) -> Scores:
-        samples = int(sum_over_processes(self.evaluator.counts[0].clone()))
-        summary = self.evaluator.compute(distributed=is_distributed())
-        top1, top5 = summary["top1"], summary["top5"]
-        figures = {"top1": top1, "top5": top5, "loss": summary["loss"], "eval_samples": samples}
-        text = f"top-1 {top1:.2f} %, top-5 {top5:.2f} % of {samples:,}"
-        return Scores(figures, text, rank=top1, units=samples)

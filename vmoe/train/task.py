@@ -15,18 +15,36 @@ from torch import Tensor, nn
 Figure = float | int | None
 
 
+class LabelCounts(NamedTuple):
+    """Of each of some labels, how many units were seen and how many of these were right; all equally long."""
+
+    labels: tuple[int, ...]
+    seen: tuple[int, ...]
+    correct: tuple[int, ...]
+
+
+class Kept(NamedTuple):
+    """predicted (N,), target (N,): of each sample, in the order of the data set, on the CPU."""
+
+    predicted: Tensor
+    target: Tensor
+
+
 @dataclass(frozen=True)
 class Scores:
     """What an evaluation of a whole data set came to, over all processes.
 
     figures: by their keys in result.json, among them the loss. text: the same for people, in a few words.
     rank: higher is better; it decides which checkpoint is the best. units: how many were counted.
+    by_label: the same label by label, and kept: sample by sample; None where that is not counted.
     """
 
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Figure | Mapping[str, Figure]]
     text: str
     rank: float
     units: int
+    by_label: LabelCounts | None = None
+    kept: Kept | None = None
 
 
 class Scorer(Protocol):
