@@ -20,7 +20,7 @@ FIGURES = {"entropy", "entropy_min", "token_entropy", "load_cv", "load_max", "de
 RESULT = {
     *("format", "task", "gate", "model", "data", "seed", "steps", "top1", "top5", "loss", "eval_samples", "params"),
     *("active_params", "flops_per_image", "train_flops", "images_per_second", "routing"),
-    "model_flops_utilisation",
+    *("model_flops_utilisation", "calibration_error", "class_accuracy"),
 }
 
 
@@ -48,7 +48,7 @@ def test_a_run_leaves_what_is_documented(trained):
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert files == {
         *("config.yaml", "environment.json", "metrics.jsonl", "result.json", "expert_load.png"),
-        *("routing.npz", "routing_maps.npz", "checkpoints/last.pt", "checkpoints/best.pt"),
+        *("routing.npz", "routing_maps.npz", "classes.csv", "checkpoints/last.pt", "checkpoints/best.pt"),
     }
     result = json.loads((run / "result.json").read_text())
     assert set(result) == RESULT

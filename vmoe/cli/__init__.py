@@ -81,9 +81,18 @@ def build_parser() -> argparse.ArgumentParser:
     only.add_argument("--dry-run", action="store_true", help="build everything, print what it costs and stop")
 
     evaluate = commands.add_parser("eval", help="evaluate checkpoints; writes a result.json for each")
-    evaluate.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="RUN/checkpoints/last.pt or best.pt")
+    evaluate.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="RUN/checkpoints/last.pt or best.pt, or timm:NAME, a pretrained model of timm",
+    )
     evaluate.add_argument("--set", nargs="+", default=[], metavar="a.b=value", help="keys of its config to change")
-    evaluate.add_argument("--data", help="file or folder to evaluate on, as data.val; default: the run's own")
+    evaluate.add_argument(
+        "--data",
+        action="append",
+        help="file or folder to evaluate on, as data.val; default: the run's own; may be given several times",
+    )
     evaluate.add_argument("--output", help="folder for the result of one checkpoint; default: RUN/eval/CHECKPOINT-DATA")
     evaluate.add_argument(
         "--theta",
@@ -93,6 +102,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument(
         "--no-routing", action="store_true", help="measure accuracy and speed alone, and keep no books on the routing"
+    )
+
+    evaluate.add_argument(
+        "--classes",
+        choices=("same", "some", "subset", "index"),
+        default="same",
+        help="how the data's class folders stand to the model's: the same; some of them; some, and the model chooses"
+        " among these alone (ImageNet-A and -R); or called by their numbers (ImageNet-V2) (same)",
+    )
+    evaluate.add_argument(
+        "--real",
+        metavar="FILE",
+        help="judge ImageNet's validation images by their reassessed labels too: real.json, or timm for timm's copy",
+    )
+    evaluate.add_argument(
+        "--flip", action="store_true", help="average probabilities over an image and its mirror image"
+    )
+    evaluate.add_argument(
+        "--against",
+        metavar="DATA",
+        help="evaluate on this copy of the same images too, and compare image by image: a .beton file's folder, say",
+    )
+    evaluate.add_argument(
+        "--csv", metavar="FILE", help="put a row for each evaluation into this table, and keep others"
     )
 
     upcycle = commands.add_parser("upcycle", help="make a MoE checkpoint of a trained dense model")

@@ -1,8 +1,8 @@
-"""A trained checkpoint, opened to be evaluated: what `vmoe eval` and its sweep of θ share."""
+"""A trained checkpoint, opened to be evaluated: what all of `vmoe eval` shares."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,31 +22,47 @@ from vmoe.train.result import describe_result, headline
 from vmoe.train.task import Task
 
 from .outcome import Outcome
-from .tasks import assembly_of
+from .pretrained import FOLDER, NO_DATA, PREFIX, read_pretrained
+from .tasks import Assembly, Judge, Judging, assembly_of
 
 
 class Prepared(NamedTuple):
-    """A checkpoint read, the config it is evaluated by, and where what comes of it goes."""
+    """A checkpoint read, the config it is evaluated by, how it is judged, and where what comes of it goes.
 
-    path: Path
+    name: the checkpoint's file, or ``timm:NAME``.
+    """
+
+    name: str
     stored: dict[str, Any]
     config: RunConfig
+    judging: Judging
     folder: Path
 
 
-def prepare(path: Path, options: argparse.Namespace) -> Prepared:
-    """Read a checkpoint and settle how it is evaluated, so that all are known to be good before the first one runs."""
-    stored = read_checkpoint(path)
-    as_trained = override_config(stored["config"], [], str(path))
-    overrides = list(options.set)
-    if options.data is not None:
-        overrides += assembly_of(as_trained).overrides_for(options.data)
-    config = override_config(stored["config"], overrides, str(path))
+def read_source(source: str) -> dict[str, Any]:
+    """The checkpoint of a file, or of timm's pretrained model of that name. Raises `ValueError` and `OSError`."""
+    return read_pretrained(source) if source.startswith(PREFIX) else read_checkpoint(source)
+
+
+def prepare(
+    source: str, stored: dict[str, Any], data: str | None, overrides: Sequence[str], judging: Judging, ending: str = ""
+) -> Prepared:
+    """Settle how a checkpoint is evaluated, so that all are known to be good before the first one runs.
+
+    data: in place of data.val. overrides: further keys of its config. ending: of the folder's name.
+    """
+    as_trained = override_config(stored["config"], [], source)
+    overrides = list(overrides)
+    if data is not None:
+        overrides += assembly_of(as_trained).overrides_for(data)
+    config = override_config(stored["config"], overrides, source)
     for section in ("task", "model", "moe"):
         if getattr(config, section) != getattr(as_trained, section):
-            raise ConfigError(f"--set changes {section}, but {path} says what the model is; allowed: other sections")
-    folder = default_folder(path, config, swept=options.theta is not None)
-    return Prepared(path, stored, config, Path(options.output) if options.output else folder)
+            raise ConfigError(f"--set changes {section}, but {source} says what the model is; allowed: other sections")
+    if config.data.val == NO_DATA:
+        raise ConfigError(f"{source} comes without data; allowed: --data FILE or FOLDER")
+    assembly_of(config).check_judging(judging, stored["data"], source)
+    return Prepared(source, stored, config, judging, default_folder(source, config, judging, ending))
 
 
 def run_of(checkpoint: Path) -> Path:
@@ -54,9 +70,16 @@ def run_of(checkpoint: Path) -> Path:
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
-def default_folder(checkpoint: Path, config: RunConfig, *, swept: bool) -> Path:
-    """RUN/eval/CHECKPOINT-DATA, or -DATA-theta, for RUN/checkpoints/CHECKPOINT.pt, else beside the checkpoint."""
-    return run_of(checkpoint) / "eval" / f"{checkpoint.stem}-{Path(config.data.val).stem}{'-theta' if swept else ''}"
+def default_folder(source: str, config: RunConfig, judging: Judging, ending: str) -> Path:
+    """RUN/eval/CHECKPOINT-DATA for RUN/checkpoints/CHECKPOINT.pt, else beside the checkpoint; what makes the result
+    another one is in the name too.
+    """
+    path = Path(source)
+    if source.startswith(PREFIX):
+        path = FOLDER / source.removeprefix(PREFIX) / "pretrained"
+    restricted = "-subset" if judging.classes == "subset" else ""
+    flipped = "-flip" if judging.flip else ""
+    return run_of(path) / "eval" / f"{path.stem}-{Path(config.data.val).stem}{restricted}{flipped}{ending}"
 
 
 @dataclass(frozen=True)
@@ -68,8 +91,13 @@ class Subject:
     loader: Loader
     model: nn.Module
     task: Task
+    judge: Judge
     cost: Cost
     precision: torch.dtype
+
+    @property
+    def assembly(self) -> Assembly[Any]:
+        return assembly_of(self.prepared.config)
 
     def evaluate(self, *, routing: bool = True) -> Outcome:
         """Evaluate the model as it is now. routing: whether to count it."""
@@ -77,7 +105,16 @@ class Subject:
 
     def evaluation(self, *, routing: bool = True) -> Evaluation:
         """What the evaluation itself came to."""
-        return evaluate(self.model, self.loader, self.task, self.processes, self.precision, routing=routing)
+        return evaluate(
+            self.model,
+            self.loader,
+            self.task,
+            self.processes,
+            self.precision,
+            routing=routing,
+            scorer=self.judge.scorer(),
+            mirror=self.judge.mirror,
+        )
 
     def outcome_of(self, evaluation: Evaluation) -> Outcome:
         """The record of an evaluation."""
@@ -97,10 +134,11 @@ class Subject:
 
 def open_subject(prepared: Prepared, processes: Processes) -> Subject:
     """Open the data and build the model. Raises `ValueError` for data that the model cannot be evaluated on."""
-    config, entry = prepared.config, prepared.stored["data"]
+    config, entry, judging = prepared.config, prepared.stored["data"], prepared.judging
     assembly = assembly_of(config)
-    loader = assembly.open_evaluation(entry, processes)
-    model = build_stored(prepared.stored, str(prepared.path)).to(processes.device)
+    loader = assembly.open_evaluation(entry, processes, judging)
+    model = build_stored(prepared.stored, prepared.name).to(processes.device)
     task = assembly.task(entry, loader, processes.device)
+    judge = assembly.judge(judging, task, loader, processes.device)
     precision = choose_precision(config.train.precision, processes.device)
-    return Subject(prepared, processes, loader, model, task, measure_cost(model, task), precision)
+    return Subject(prepared, processes, loader, model, task, judge, measure_cost(model, task), precision)

@@ -38,7 +38,7 @@ def trained_threshold(checkpoint: Prepared) -> float:
     """The θ a checkpoint was trained with. Raises `ValueError` for a gate that has none."""
     gate = parse_moe(checkpoint.stored["model"]["moe"]).gate
     if not isinstance(gate, RoutingFree):
-        raise ValueError(f"{checkpoint.path}: its gate is '{gate.kind}'; allowed with --theta: routing_free")
+        raise ValueError(f"{checkpoint.name}: its gate is '{gate.kind}'; allowed with --theta: routing_free")
     return gate.threshold
 
 
@@ -50,7 +50,7 @@ def sweep(subject: Subject, thresholds: Sequence[float]) -> None:
             rows.append({"threshold": threshold, **subject.evaluate().result})
     record = {
         "format": FORMAT,
-        "checkpoint": str(subject.prepared.path),
+        "checkpoint": str(subject.prepared.name),
         "trained_threshold": trained_threshold(subject.prepared),
         "rows": rows,
     }

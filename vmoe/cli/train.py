@@ -24,6 +24,7 @@ from vmoe.train.sinks import check_sinks, open_sinks
 from vmoe.train.state import Parts, TrainState
 from vmoe.train.utilisation import model_flops_utilisation
 
+from .class_files import save_class_accuracy
 from .flatten import flatten
 from .outcome import Outcome, announce
 from .plan import describe_plan
@@ -93,6 +94,7 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
     if processes.first:
         announce(Outcome(result, headline(result, evaluation.scores)), config.output)
         model, assembly, entry = evaluated_model(state, parts), assembly_of(config), parts.identity["data"]
+        save_class_accuracy(evaluation.scores, assembly, entry, config.output)
         save_routing(evaluation.stats, model, parts.task, assembly, entry, parts.probe, config.output)
 
 

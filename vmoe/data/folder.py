@@ -137,7 +137,7 @@ class _Batches(Dataset[Batch | str]):
 def transform_of(data: ImageDataConfig, size: int, *, training: bool) -> Transform:
     """What makes a sample of an image, as uint8 (3, size, size)."""
     if not training:
-        return evaluation_transform(size, data.eval_crop)
+        return evaluation_transform(size, data.eval_crop, data.eval_interpolation)
     from timm.data import create_transform
 
     return create_transform(
@@ -152,8 +152,8 @@ def transform_of(data: ImageDataConfig, size: int, *, training: bool) -> Transfo
     )
 
 
-def evaluation_transform(image_size: int, eval_crop: float) -> Transform:
+def evaluation_transform(image_size: int, eval_crop: float, interpolation: str = "bicubic") -> Transform:
     """What evaluation makes of an image: resized, its central square, uint8 (3, H, W)."""
     from timm.data import create_transform
 
-    return create_transform(image_size, interpolation="bicubic", crop_pct=eval_crop, use_prefetcher=True)
+    return create_transform(image_size, interpolation=interpolation, crop_pct=eval_crop, use_prefetcher=True)

@@ -77,6 +77,10 @@ class Loader(Protocol):
     def labels(self) -> NDArray[np.int64]:
         """(N,): of all images of the data set, in its order."""
 
+    @property
+    def own_classes(self) -> tuple[int, ...]:
+        """The classes that the data themselves name, by their numbers in `classes`, ascending."""
+
     def names(self) -> tuple[str, ...] | None:
         """The file of each image of the data set, relative to its folder; None where that is not known."""
 

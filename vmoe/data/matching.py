@@ -1,9 +1,9 @@
-"""How the classes of data that are evaluated stand to those of the model: from names of folders to the model's labels."""
+"""How the classes of data to evaluate stand to those of the model: from names of folders to the model's labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,6 @@ Match = Literal["same", "some", "subset", "index"]
 ``subset``: as some, and the model chooses among these alone. ``index``: folders are called by the numbers of the
 model's classes, all of them.
 """
-
-MATCHES: tuple[str, ...] = get_args(Match)
 
 
 def match_classes(names: Sequence[str], key: str, model: Sequence[str], match: Match) -> NDArray[np.int64]:

@@ -50,6 +50,12 @@ class OrderedLoader:
         labels: Indices = self.source.labels
         return labels
 
+    @property
+    def own_classes(self) -> tuple[int, ...]:
+        """The classes that the data themselves name, by their numbers in `classes`, ascending."""
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        return tuple(sorted(numbers[name] for name in self.source.classes))
+
     def names(self) -> tuple[str, ...] | None:
         """The file of each image of the data set, relative to its folder; None where that is not known."""
         names: tuple[str, ...] | None = self.source.names()

@@ -6,6 +6,7 @@ this process, R real labels of an image at most.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ def mean_of_views(logits: Tensor, others: Tensor) -> Tensor:
     The average of the network's softmax over views, as Krizhevsky, Sutskever & Hinton 2012 (section 4.1) take it.
     """
     one, other = (functional.log_softmax(view.float(), dim=-1) for view in (logits, others))
-    return torch.logaddexp(one, other) - torch.log(torch.tensor(2.0, device=one.device))
+    return torch.logaddexp(one, other) - math.log(2)
 
 
 class Restricted:
@@ -120,5 +121,3 @@ class WithPredictions:
         if wrong := int((self.times_N != 1).sum()):
             raise RuntimeError(f"evaluation did not judge {wrong} of {len(self.times_N)} images exactly once")
         return replace(self.scorer.compute(), kept=Kept(self.predicted_N.cpu(), self.target_N.cpu()))
-
-

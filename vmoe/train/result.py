@@ -22,15 +22,16 @@ def describe_result(
     config: RunConfig,
     task: Task,
     *,
-    steps: int,
-    train_flops: int,
+    steps: int | None,
+    train_flops: int | None,
     units_per_second: float,
     utilisation: float | None,
 ) -> dict[str, Any]:
     """The record that result.json holds. Active parameters and FLOPs follow from the density that was observed, and are
     None where it was not.
 
-    utilisation: `model_flops_utilisation` of the training; None for an evaluation alone.
+    steps, train_flops: of the training; None where they are not known. utilisation: its `model_flops_utilisation`; None
+    for an evaluation alone.
     """
     observed = len(evaluation.routing) == len(cost.layers)
     density = {name: figures.compute_density for name, figures in evaluation.routing.items()}

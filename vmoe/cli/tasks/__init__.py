@@ -8,6 +8,7 @@ from vmoe.config import RunConfig
 
 from .base import Assembly, Data, Entry, Start
 from .images import ImageAssembly
+from .judging import Judge, Judging
 from .text import TextAssembly
 
 ASSEMBLIES: dict[str, type[Assembly[Any]]] = {"images": ImageAssembly, "text": TextAssembly}
@@ -18,4 +19,4 @@ def assembly_of(config: RunConfig) -> Assembly[Any]:
     return ASSEMBLIES[config.task](config)
 
 
-__all__ = ["ASSEMBLIES", "Assembly", "Data", "Entry", "Start", "assembly_of"]
+__all__ = ["ASSEMBLIES", "Assembly", "Data", "Entry", "Judge", "Judging", "Start", "assembly_of"]

@@ -22,6 +22,8 @@ from vmoe.train.loaders import Loader
 from vmoe.train.probe import Probe
 from vmoe.train.task import Task
 
+from .judging import Judge, Judging
+
 Entry = dict[str, Any]
 """What a checkpoint says of its data, from which the model's input and output follow: classes, or the tokenizer."""
 
@@ -83,8 +85,16 @@ class Assembly(ABC, Generic[Config]):
         """The run's loaders. Raises `ValueError` for data that cannot be trained on as asked."""
 
     @abstractmethod
-    def open_evaluation(self, entry: Entry, processes: Processes) -> Loader:
+    def check_judging(self, judging: Judging, entry: Entry, name: str) -> None:
+        """Raise `ConfigError` where a model of that entry cannot be judged so. name: of its checkpoint."""
+
+    @abstractmethod
+    def open_evaluation(self, entry: Entry, processes: Processes, judging: Judging) -> Loader:
         """The loader of data.val for a model of that entry. Raises `ValueError` for data it cannot be evaluated on."""
+
+    @abstractmethod
+    def judge(self, judging: Judging, task: Task, loader: Loader, device: torch.device) -> Judge:
+        """What judges the task's model on the loader that `open_evaluation` gave, for one evaluation or several."""
 
     @abstractmethod
     def task(self, entry: Entry, loader: Loader, device: torch.device) -> Task:

@@ -25,6 +25,8 @@ from vmoe.train.task import Task
 from ..image_routing import route_images
 from ..labels import label_names
 from .base import Assembly, Data, Entry, Start
+from .image_judging import check_image_judging, judge_images
+from .judging import Judge, Judging
 
 SHOWN_IMAGES = 24  # of the probe, on the page of a run
 
@@ -54,8 +56,14 @@ class ImageAssembly(Assembly[ImageRunConfig]):
             )
         return size
 
-    def open_evaluation(self, entry: Entry, processes: Processes) -> Loader:
-        return open_evaluation(self.config.data, classes=entry["classes"], processes=processes)
+    def check_judging(self, judging: Judging, entry: Entry, name: str) -> None:
+        check_image_judging(judging, entry["classes"], name)
+
+    def open_evaluation(self, entry: Entry, processes: Processes, judging: Judging) -> Loader:
+        return open_evaluation(self.config.data, classes=entry["classes"], match=judging.classes, processes=processes)
+
+    def judge(self, judging: Judging, task: Task, loader: Any, device: torch.device) -> Judge:
+        return judge_images(judging, loader, device)
 
     def entry(self, classes: tuple[str, ...]) -> Entry:
         """A checkpoint's entry about data of these classes, as the config prepares them."""

@@ -23,6 +23,7 @@ from vmoe.train.task import Task
 from vmoe.train.text import TextSize, TextTask
 
 from .base import Assembly, Data, Entry, Start
+from .judging import Judge, Judging
 
 
 class TextAssembly(Assembly[TextRunConfig]):
@@ -40,7 +41,14 @@ class TextAssembly(Assembly[TextRunConfig]):
         )
         return Data(loaders.train, loaders.val, self.entry(loaders.train.tokenizer, loaders.train.vocab_size))
 
-    def open_evaluation(self, entry: Entry, processes: Processes) -> TokenLoader:
+    def check_judging(self, judging: Judging, entry: Entry, name: str) -> None:
+        if asked := [option for option, is_asked in judging.options.items() if is_asked]:
+            raise ConfigError(f"{asked[0]} is for models of images, and {name} is one of text; allowed: without it")
+
+    def judge(self, judging: Judging, task: Task, loader: Any, device: torch.device) -> Judge:
+        return Judge(task.scorer, None)
+
+    def open_evaluation(self, entry: Entry, processes: Processes, judging: Judging) -> TokenLoader:
         return open_token_evaluation(self.config.data, tokenizer=entry["tokenizer"], processes=processes)
 
     def entry(self, tokenizer: Description, vocab_size: int) -> Entry:

@@ -48,7 +48,8 @@ class ImageDataConfig(DataConfig):
     ``digits``, the embedded set, which is written under `cache` for either loader.
     workers: loading threads (ffcv) or processes (folder) per process; null takes the cores this process may use.
     crop_scale, crop_ratio: of the random resized crop in training; eval_crop: the share of the shorter side that
-    the centre crop keeps in evaluation.
+    the centre crop keeps in evaluation. eval_interpolation: how `loader: folder` resizes in evaluation; ffcv resizes by
+    area.
     repeats: of repeated augmentation: an epoch has a `repeats`-th of the images, so many times each, on different
     processes where there are several (Hoffer et al. 2020, arXiv 1901.09335; as in DeiT).
     progressive: sizes to train on before image_size; null trains on image_size alone. Evaluation is on image_size.
@@ -66,6 +67,7 @@ class ImageDataConfig(DataConfig):
     repeats: Count = 1
     progressive: ProgressiveConfig | None = None
     eval_crop: Annotated[float, Field(gt=0, le=1)] = 224 / 256
+    eval_interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
     timeout: Positive = 300.0
