@@ -67,7 +67,7 @@ def prepare_all(options: argparse.Namespace) -> list[Prepared]:
         ending = f"-against-{Path(options.against).stem}"
     prepared = []
     for source in options.checkpoints:
-        stored = read_source(source)
+        stored = read_source(source, has_data=options.data is not None)
         for data in options.data or [None]:
             prepared.append(prepare(source, stored, data, options.set, judging, ending))
     if options.output is not None:

@@ -15,7 +15,6 @@ from .tasks.images import ImageAssembly
 
 PREFIX = "timm:"
 FOLDER = Path("runs/timm")  # of what comes of an evaluation
-NO_DATA = "none"  # data.train and data.val of a model that comes without
 
 
 def read_pretrained(source: str) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def read_pretrained(source: str) -> dict[str, Any]:
     images than their centre; `ValueError` where the weights cannot be had.
     """
     name = source.removeprefix(PREFIX)
-    data = ImageDataConfig(train=NO_DATA, val=NO_DATA)
+    data = ImageDataConfig(train="", val="")  # a model comes without
     bare = ImageRunConfig(output=FOLDER / name, model=TimmConfig(name=name, pretrained=True), data=data)
     _, entry = ImageAssembly(bare).pretrained(name)  # raises for a name without weights
     known = timm.get_pretrained_cfg(name)

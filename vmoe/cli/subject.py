@@ -22,7 +22,7 @@ from vmoe.train.result import describe_result, headline
 from vmoe.train.task import Task
 
 from .outcome import Outcome
-from .pretrained import FOLDER, NO_DATA, PREFIX, read_pretrained
+from .pretrained import FOLDER, PREFIX, read_pretrained
 from .tasks import Assembly, Judge, Judging, assembly_of
 
 
@@ -39,9 +39,16 @@ class Prepared(NamedTuple):
     folder: Path
 
 
-def read_source(source: str) -> dict[str, Any]:
-    """The checkpoint of a file, or of timm's pretrained model of that name. Raises `ValueError` and `OSError`."""
-    return read_pretrained(source) if source.startswith(PREFIX) else read_checkpoint(source)
+def read_source(source: str, *, has_data: bool) -> dict[str, Any]:
+    """The checkpoint of a file, or of timm's pretrained model of that name. has_data: whether data are given beside it.
+
+    Raises `ValueError` and `OSError`.
+    """
+    if not source.startswith(PREFIX):
+        return read_checkpoint(source)
+    if not has_data:
+        raise ConfigError(f"{source} is a model without data of its own; allowed: --data FILE or FOLDER beside it")
+    return read_pretrained(source)
 
 
 def prepare(
@@ -59,8 +66,6 @@ def prepare(
     for section in ("task", "model", "moe"):
         if getattr(config, section) != getattr(as_trained, section):
             raise ConfigError(f"--set changes {section}, but {source} says what the model is; allowed: other sections")
-    if config.data.val == NO_DATA:
-        raise ConfigError(f"{source} comes without data; allowed: --data FILE or FOLDER")
     assembly_of(config).check_judging(judging, stored["data"], source)
     return Prepared(source, stored, config, judging, default_folder(source, config, judging, ending))
 
