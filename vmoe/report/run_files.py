@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from vmoe.report.classes import CLASSES, ClassAccuracy, read_classes
 from vmoe.report.config import CONFIG, Config, read_config
 from vmoe.report.counts import COUNTS, Counts, LayerCounts, read_counts
 from vmoe.report.metrics import METRICS, Metrics, read_metrics
@@ -37,6 +38,7 @@ class RunFiles:
     metrics: Metrics | None
     counts: Counts | None
     maps: ImageRouting | None
+    classes: tuple[ClassAccuracy, ...] | None
     config: Config | None
     environment: Mapping[str, Any] | None
     problems: tuple[str, ...]
@@ -72,13 +74,16 @@ def read_folder(folder: str | Path) -> RunFiles:
         counts = _part(folder / COUNTS, _read_counts, _remedy(folder, home), problems)
     if (routes and task is not None and task.maps) or (folder / ROUTING_MAPS).exists():
         maps = _part(folder / ROUTING_MAPS, read_routing_maps, _remedy(folder, home), problems)
+    classes = None
+    if (folder / CLASSES).exists():  # text has none, nor has a run from before there were any
+        classes = _part(folder / CLASSES, read_classes, _remedy(folder, home), problems)
     if config is not None and not config.values:
         problems.append(f"{home / CONFIG} holds no keys; it is shown as it is, and what follows from it is left out")
     if metrics is not None:
         problems += _few(metrics.problems)
     problems += _contradictions(run, counts, folder, routes=routes)
     name = str(folder.absolute().relative_to(home.absolute().parent))
-    return RunFiles(folder, home, name, run, metrics, counts, maps, config, environment, tuple(problems))
+    return RunFiles(folder, home, name, run, metrics, counts, maps, classes, config, environment, tuple(problems))
 
 
 def check_folder(folder: Path) -> None:

@@ -64,13 +64,21 @@ class Task:
         return self.quality[0].key
 
 
+def _where_it_is(reader: Reader, key: str) -> float | None:
+    """A number that results from before it was counted lack."""
+    return reader.optional_number(key) if reader.has(key) else None
+
+
 IMAGES = Task(
     name="images",
     item="an image",
     quality=(Measure("top1", Reader.number, "top-1 %"), Measure("top5", Reader.optional_number, "top-5 %")),
     flops=Measure("flops_per_image", Reader.optional_number, "{}FLOPs/image", prefixes="MGT"),
     speed=Measure("images_per_second", Reader.optional_number, "images/s", digits=0),
-    further=(Measure("eval_samples", Reader.integer, "images"),),
+    further=(
+        Measure("eval_samples", Reader.integer, "images"),
+        Measure("calibration_error", _where_it_is, "calibration error", digits=4, sparse=True),
+    ),
     figures=(),
     axis="top-1 (%)",
     least_span=1.0,

@@ -11,6 +11,7 @@ from vmoe.report.run_files import RunFiles
 
 from .blocks import ByLayer, Section, Words, draw_sections, plain
 from .by_layer import positions, together
+from .classes import classes, has_classes
 from .labels import labels
 from .load import load, table
 from .maps import Maps, maps
@@ -47,6 +48,8 @@ def sections_of(files: RunFiles) -> list[Section | Maps]:
     """In their order; each stands without the others."""
     found: list[Section | Maps] = [Section("overview", "At a glance", overview(files, problems=PROBLEMS))]
     found.append(Section("training", "Training", training(files)))
+    if has_classes(files):
+        found.append(Section("classes", "Accuracy by class", classes(files)))
     if files.routes:
         found += _routing(files)
     else:
