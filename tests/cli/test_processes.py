@@ -50,9 +50,9 @@ def without_speed(figures: dict) -> dict:
 
 
 def equal(one, other) -> bool:
-    """Equal counts and figures; losses to the float32 rounding of logits that other batches bring."""
-    loss = pytest.approx(one.pop("loss"), rel=1e-6)
-    return other.pop("loss") == loss and one == other
+    """Equal counts and figures; losses and confidences to the float32 rounding of logits that other batches bring."""
+    rounded = [pytest.approx(one.pop(key), abs=1e-6) for key in ("loss", "calibration_error")]
+    return [other.pop(key) for key in ("loss", "calibration_error")] == rounded and one == other
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,27 @@ def test_evaluation_gives_the_same_counts_and_statistics(world, start, processes
     assert 0 < density < 1, "the case says nothing unless some pairs are active and some are not"
     assert equal(alone, together)
     assert_same_counts("alone", "together")
+
+
+@pytest.mark.parametrize(
+    ("start", "processes"), [(in_processes, 2), pytest.param(torchrun, 3, marks=pytest.mark.slow)], ids=["2", "3"]
+)
+def test_pairs_classes_and_rows_are_the_same(world, start, processes):
+    """Of every image, by its place, from whichever process has seen it; written by one process."""
+    pair = ("eval", "runs/tiny/checkpoints/last.pt", "--data", "odd", "--against", "odd", "--flip", "--no-routing")
+    for folder, run in (("pair_alone", vmoe), ("pair_together", lambda *arguments: start(processes, *arguments))):
+        run(*pair, "--output", folder, "--csv", f"{folder}.csv")
+    alone, together = (
+        json.loads(Path(folder, "against.json").read_text()) for folder in ("pair_alone", "pair_together")
+    )
+    assert alone["paired"] == together["paired"]
+    assert alone["paired"]["images"] == IMAGES
+    assert alone["paired"]["agreement"] == 100
+    for part in ("data", "against"):
+        assert equal(without_speed(alone[part]), without_speed(together[part]))
+        classes = [Path(folder, part, "classes.csv").read_text() for folder in ("pair_alone", "pair_together")]
+        assert classes[0] == classes[1]
+    assert len(Path("pair_together.csv").read_text().splitlines()) == 2, "a header, and a row of one data set"
 
 
 def assert_same_counts(first: str, second: str) -> None:

@@ -154,6 +154,34 @@ RUNS = [
         (*EVAL, EVAL[1], "--theta", "0.9,1", "--output", "one"),
         ("--output is 'one'", "2 checkpoints"),
     ),
+    Wrong("a table of θ in another table", (*EVAL, "--theta", "0.9", "--csv", "t.csv"), ("--csv", "--theta")),
+    Wrong("another table to write into", (*EVAL, "--csv", "list.yaml"), ("--csv is 'list.yaml'", "checkpoint, data")),
+    Wrong("a table in no folder", (*EVAL, "--csv", "lost/t.csv"), ("--csv is 'lost/t.csv'", "folder")),
+    Wrong("two evaluations in one folder", (*EVAL, EVAL[1]), ("2 evaluations would be written into runs/tiny/eval",)),
+    Wrong(
+        "numbered folders for named classes",
+        (*EVAL, "--data", "numbered"),
+        ("the model lacks 0, 1", "allowed too: --classes index"),
+    ),
+    Wrong("named folders for numbers", (*EVAL, "--classes", "index"), ("names are no numbers: dark, light",)),
+    Wrong("a subset of other classes", (*EVAL, "--data", "others", "--classes", "subset"), ("the model lacks: red",)),
+    Wrong("real labels of other classes", (*EVAL, "--real", "timm"), ("--real", "last.pt has 2 others")),
+    Wrong(
+        "real labels of numbered folders", (*EVAL, "--real", "timm", "--classes", "index"), ("--real", "same or some")
+    ),
+    Wrong("a pair of other images", (*EVAL, "--against", "images/train"), ("images/train 24", "the same images")),
+    Wrong(
+        "a pair of several data sets",
+        (*EVAL, "--data", "three", "--data", "images/val", "--against", "images/val"),
+        ("--against is given with 2 times --data",),
+    ),
+    Wrong("timm's model without data", ("eval", "timm:deit_tiny_patch16_224"), ("timm:deit_tiny", "--data")),
+    Wrong("no model of timm to evaluate", ("eval", "timm:deit_tinny", "--data", "three"), ("deit_tinny is neither",)),
+    Wrong(
+        "timm's model without classes",
+        ("eval", "timm:vit_small_patch14_dinov2.lvd142m", "--data", "three"),
+        ("without a classifier",),
+    ),
     Wrong("missing weights", (*TRAIN, "model.weights=runs/lost.pt"), ("model.weights is runs/lost.pt", "no such")),
     Wrong("weights that are none of vmoe's", (*TRAIN, "model.weights=timm.pt"), ("model.weights is timm.pt",)),
     Wrong(
@@ -245,6 +273,7 @@ TEXT = [
         ("train.tokens", "overwritten"),
     ),
     Wrong("a vocabulary that is none", ("tokens", "val.txt", "new.tokens", "--vocabulary", "flat"), ("flat",)),
+    Wrong("mirrored text", ("eval", TEXT_RUN, "--flip"), ("--flip is for models of images",)),
     Wrong("images for a text model", ("eval", TEXT_RUN, "--data", "images/val"), ("images/val",)),
     Wrong("no text to look at", ("inspect", TEXT_RUN), ("--text is missing",)),
     Wrong("a text file that is missing", ("inspect", TEXT_RUN, "--text", "lost.txt"), ("lost.txt", "no such file")),
@@ -307,6 +336,7 @@ def make_wrong_world(folder: Path) -> None:
     make_images(Path("corrupt"), ("dark", "light"), 12)
     Path("corrupt/dark/x.png").write_bytes(b"no picture")
 
+    make_images(Path("numbered"), ("0", "1"), 2)
     make_images(Path("three"), ("dark", "light", "red"), 4)
     for arguments in ((), ("moe.gate=dense", "output=runs/dense")):
         trained = vmoe("train", "tiny.yaml", *arguments)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import ImageNetInfo
 from toy import Toy
 
 from vmoe.data import DataError, open_evaluation, write_beton
@@ -60,6 +62,17 @@ def test_each_way_of_matching() -> None:
     assert match("c a", "a b c", "some") == [2, 0]
     assert match("0 1 10 2 3 4 5 6 7 8 9", "a b c d e f g h i j k", "index") == [0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9]
     assert match("00 01 02", "a b c", "index") == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("folders", "count"), [("imagenet_a", 200), ("imagenet_r", 200)])
+def test_imagenets_subsets_by_their_folders(folders: str, count: int) -> None:
+    """As timm numbers them."""
+    wnids, numbers = (
+        pkgutil.get_data("timm.data", f"_info/{folders}_{what}.txt").decode().split() for what in ("synsets", "indices")
+    )
+    labels = match_classes(sorted(wnids), "data.val", ImageNetInfo().label_names(), "subset")
+    assert len(labels) == count
+    assert labels.tolist() == sorted(map(int, numbers))
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,10 @@ def read_rows(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            columns = tuple(reader.fieldnames or ())
             rows: list[dict[Any, Any]] = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"--csv is '{path}', which cannot be read ({error}); {allowed}") from None
-    columns = tuple(reader.fieldnames or ())
     if columns[: len(KEY)] != KEY or len(set(columns)) < len(columns):
         raise ValueError(f"--csv is '{path}', whose columns are {', '.join(columns)[:80] or 'none'}; {allowed}")
     for number, row in enumerate(rows, start=2):
