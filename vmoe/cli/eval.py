@@ -45,8 +45,8 @@ def check_options(options: argparse.Namespace) -> None:
     data = options.data or [None]
     if options.output is not None and len(options.checkpoints) * len(data) > 1:
         raise ValueError(
-            f"--output is {options.output!r} for {len(options.checkpoints)} checkpoints on {len(data)} data sets;"
-            " allowed: one on one"
+            f"--output is {options.output!r} for {len(options.checkpoints)} checkpoints and {len(data)} data sets;"
+            " allowed: one checkpoint, one data set"
         )
     if options.against is not None and len(data) > 1:
         raise ValueError(f"--against is given with {len(data)} times --data; allowed: once")
