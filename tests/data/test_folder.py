@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from timm.data import create_transform
 from torchvision.datasets import ImageFolder
 from toy import Toy
 
@@ -75,3 +77,17 @@ def test_no_batch_within_the_time_limit(toy: Toy, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_Batches, "__getitem__", lambda *_: __import__("time").sleep(60))
     with pytest.raises(TimeoutError, match=rf"{toy.folder}.* 1 seconds \(data\.timeout\)"):
         next(loader.epoch(0))
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_evaluation_resizes_as_it_is_asked_to(toy: Toy, interpolation: str) -> None:
+    """By timm's transform of that name, which for these images is not the other one's."""
+    loader = open_evaluation(toy.config("folder", image_size=8, eval_interpolation=interpolation, workers=1))
+    images, _ = next(iter(loader.epoch(0)))
+    first = Image.open(toy.folder / loader.names()[0]).convert("RGB")
+    made = {
+        name: torch.as_tensor(create_transform(8, interpolation=name, crop_pct=1.0, use_prefetcher=True)(first))
+        for name in ("bicubic", "bilinear")
+    }
+    assert images[0].equal(made[interpolation])
+    assert not made["bicubic"].equal(made["bilinear"])

@@ -16,6 +16,7 @@ from vmoe.data import ArraySource, DataError, verify_beton, write_beton
 from vmoe.data import beton_writer as writer
 from vmoe.data.beton import open_beton, read_stored
 from vmoe.data.images import scan_classes
+from vmoe.data.names import names_path
 from vmoe.data.sidecar import Encoding, read_sidecar, sidecar_path
 from vmoe.data.sources import FolderSource, stored_shape
 
@@ -196,8 +197,8 @@ def test_impossible_sources(tmp_path: Path) -> None:
 )
 def test_verify_finds_damage(toy: Toy, tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     path = tmp_path / "x.beton"
-    for source, target in ((toy.beton, path), (sidecar_path(toy.beton), sidecar_path(path))):
-        shutil.copy(source, target)
+    for belonging in (lambda beton: beton, sidecar_path, names_path):
+        shutil.copy(belonging(toy.beton), belonging(path))
     assert verify_beton(path) == read_sidecar(toy.beton)
     damage(path)
     with pytest.raises(DataError, match=message):
