@@ -24,6 +24,7 @@ from vmoe.train.sinks import check_sinks, open_sinks
 from vmoe.train.state import Parts, TrainState
 from vmoe.train.utilisation import model_flops_utilisation
 
+from .estimate import describe_estimate
 from .flatten import flatten
 from .outcome import Outcome, announce
 from .plan import describe_plan
@@ -39,6 +40,8 @@ MAY_DIFFER = (
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.time is not None:
+        check_time(options)
     overrides = [argument for argument in options.arguments if "=" in argument]
     paths = options.config + [argument for argument in options.arguments if "=" not in argument]
     if not paths:
@@ -50,7 +53,17 @@ def run(options: argparse.Namespace) -> None:
             print(dump_config(config), end="")
             continue
         with start_processes(config.train.device) as processes:
-            train(config, processes, dry_run=options.dry_run)
+            train(config, processes, dry_run=options.dry_run, seconds=options.time)
+
+
+def check_time(options: argparse.Namespace) -> None:
+    """Raise `ValueError` unless --time can be what it says."""
+    if not options.dry_run:
+        raise ValueError(
+            f"--time is {options.time:g} without --dry-run; allowed: vmoe train CONFIG --dry-run --time 20"
+        )
+    if not 0 < options.time < float("inf"):
+        raise ValueError(f"--time is {options.time:g}; allowed: seconds, more than 0")
 
 
 def check_outputs(configs: Sequence[RunConfig]) -> None:
@@ -61,8 +74,8 @@ def check_outputs(configs: Sequence[RunConfig]) -> None:
             raise ConfigError(f"output is '{output}' in {outputs.count(output)} configs; allowed: a folder for each")
 
 
-def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
-    """Train a config to its end, or only say what that would take."""
+def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: float | None = None) -> None:
+    """Train a config to its end, or only say what that would take; seconds: by timing it for about so long."""
     folder = RunFolder(config.output, writes=processes.first)
     checkpoint = resumable(config, folder)
     if checkpoint is None and not dry_run:
@@ -71,10 +84,14 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
     state, parts = build(config, processes, folder, start)
     if processes.first:
         print(describe_plan(state, parts), flush=True)
-    if dry_run:
-        return
     if checkpoint is not None:
         state.load(checkpoint)
+    if dry_run:
+        if seconds is not None:
+            estimate = describe_estimate(state, parts, seconds)
+            if processes.first:
+                print(estimate, flush=True)
+        return
     barrier()  # every process has looked at the folder before the first one writes to it
     folder.start(dump_config(config), processes, step=state.step, evaluated=state.evaluated)
     sinks = open_sinks(config, config.output, step=state.step) if processes.first else []

@@ -93,7 +93,7 @@ class Meter:
         """
         means = (self.losses / max(self.batches_since_log, 1)).tolist()  # here the device is waited for
         now = time.perf_counter()
-        seconds = now - self.time_at_log
+        seconds = max(now - self.time_at_log, 1e-9)
         waited = (self.waited - self.waited_at_log) / seconds
         task, balance, waits, memory = zip(*self._of_each([*means, waited, self.memory.since_last()]), strict=True)
         loss, balance_loss = fmean(task), fmean(balance)

@@ -23,6 +23,7 @@ from vmoe.train.precision import autocast
 from vmoe.train.runfolder import RunFolder
 from vmoe.train.state import Parts, TrainState
 
+from ..pace import wait_for
 from ..tasks import Data, assembly_of
 from ..train import build_on
 
@@ -143,9 +144,7 @@ class OnDevice:
         return inputs, targets
 
     def finish(self) -> None:
-        """Wait for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
 
     def stage(self, name: str, work: Work, units: int, seconds: float) -> Stage:
         rate = time_work(work, units, seconds, finish=self.finish)
