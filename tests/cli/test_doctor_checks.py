@@ -109,6 +109,7 @@ MACHINE = [
     (software.check_packages, {"versions": {"torch": "2.11"}}, PROBLEM, "is not installed"),
     (software.check_extras, {}, OK, "1.0.2"),
     (software.check_extras, {"versions": ONLY_TORCH}, WARNING, "ffcv is not installed"),
+    (software.check_extras, {}, OK, "wandb is not installed: pip install 'vmoe[wandb]', for train.wandb"),
     (on_devices.check_imports, {}, OK, "torchvision and timm"),
     (on_devices.check_imports, {"devices": "its process ended by SIGSEGV"}, PROBLEM, "ended by SIGSEGV"),
     (on_devices.check_imports, {"devices": CPU._replace(broken={"timm": "no nms"})}, PROBLEM, "imported: no nms"),
