@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from memory import tiny_config, tiny_run
 
 from vmoe.cli.estimate import Expected, Remaining, duration, in_flops
@@ -120,3 +121,16 @@ def test_durations_for_people(seconds, text):
 
 def test_flops_for_people():
     assert [in_flops(a_second) for a_second in (3.2e6, 1.5e9, 2.5e14)] == ["3.2 MFLOPS", "1.5 GFLOPS", "250 TFLOPS"]
+
+
+def test_flops_of_growing_images_are_those_of_each_epochs_size(tmp_path):
+    """Of 4 epochs of 6 steps of 8 images, two are on 8² pixels and two on 16²: 5 and 17 tokens."""
+    growing = "data.progressive={start: 8, begin: 0.5, end: 0.5, multiple: 8}"
+    state, parts = tiny_run(tiny_config("schedule.epochs=4", "data.image_size=16", growing), tmp_path)
+    density = {"blocks.1.mlp": 2 / 4}
+    small, large = (parts.train_costs[torch.Size((3, side, side))].train_flops(density) for side in (8, 16))
+    assert large > 3 * small
+    assert train_flops_between(0, 24, parts) == pytest.approx(12 * 8 * (small + large))
+    assert train_flops_between(10, 13, parts) == pytest.approx(8 * (2 * small + large))
+    state.step = 6
+    assert Remaining.of(state, parts).flops == pytest.approx(8 * (6 * small + 12 * large) / 18)

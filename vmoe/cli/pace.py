@@ -42,7 +42,7 @@ class Steps:
     since: SinceLog
     flops: float
     planned_flops: float
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[torch.Size, ...]
     before: int
     peak: int
     reserved: int | None
@@ -103,7 +103,7 @@ def time_steps(state: TrainState, parts: Parts, seconds: float) -> Steps:
         since=since,
         flops=(state.train_flops - spent) / (state.step - first),
         planned_flops=train_flops_between(first, state.step, parts) / (state.step - first),
-        shapes=(tuple(parts.task.sample.shape[1:]),),
+        shapes=tuple(meter.samples),
         before=before,
         peak=most,
         reserved=held or None,

@@ -51,14 +51,14 @@ def lines_of(texts: Mapping[str, str]) -> str:
 
 def train_flops_between(first: int, last: int, parts: Parts) -> float:
     """FLOPs of training from one step to another at the density that the gate aims at."""
-    config, cost = parts.config, parts.cost
-    samples = max(0, last - first) * config.data.batch_size
-    density = intended_density(config, cost)
-    rows = {
-        name: round(samples * density[name] * layer.tokens_per_sample * layer.num_experts)
-        for name, layer in cost.layers.items()
-    }
-    return cost.train_flops(samples * cost.units, rows)
+    config, task, flops = parts.config, parts.task, 0.0
+    while first < last:
+        epoch = first // parts.steps_per_epoch
+        end = min(last, (epoch + 1) * parts.steps_per_epoch)
+        cost = parts.train_costs[task.train_shape(epoch)]
+        flops += (end - first) * config.data.batch_size * cost.train_flops(intended_density(config, cost))
+        first = end
+    return flops
 
 
 def intended_density(config: RunConfig, cost: Cost) -> dict[str, float]:

@@ -134,7 +134,7 @@ def build_on(
     model = assembly.build_model(data.entry, start).to(processes.device)
     task = assembly.task(data.entry, data.val, processes.device)
     cost = measure_cost(model, task)
-    fixed = {each.shape[1:]: measure_cost(model, task, each).fixed_train_flops for each in task.train_samples}
+    costs = {each.shape[1:]: measure_cost(model, task, each) for each in task.train_samples}
     if config.model.grad_checkpointing:
         assembly.backbone.enable_checkpointing(model)
     optimizer = build_optimizer(model, config.optimizer)
@@ -149,7 +149,7 @@ def build_on(
         val_loader=data.val,
         schedule=build_schedule(optimizer, config.schedule, len(data.train) // config.train.accumulate),
         cost=cost,
-        fixed_train_flops=fixed,
+        train_costs=costs,
         folder=folder,
         identity=assembly.describe_model(data.entry),
     )

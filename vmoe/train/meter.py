@@ -136,7 +136,7 @@ class Meter:
         rows = {name: int(sum_over_processes(count)) for name, count in self.rows.items()}
         state.train_seconds += time.perf_counter() - self.start
         state.train_units += self.units
-        fixed = sum(count * self.parts.fixed_train_flops[shape] for shape, count in self.samples.items())
+        fixed = sum(count * self.parts.train_costs[shape].fixed_train_flops for shape, count in self.samples.items())
         state.train_flops += fixed * self.parts.processes.world + self.parts.cost.train_flops_on_rows(rows)
 
 

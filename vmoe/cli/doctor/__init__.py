@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         processes=options.processes,
         timeout=options.timeout,
     )
-    found = []
+    found: list[tuple[str, Finding]] = []
     for group, finding in look(at):
         if not options.json:
             heading = [group] if not found else ["", group]
@@ -91,8 +91,7 @@ def look(at: Situation) -> Iterator[tuple[str, Finding]]:
         yield from findings_of(checks, replace(at, no_torch=str(error)))
         return
     try:
-        for group, finding in filter(None, there):
-            yield group, finding
+        yield from filter(None, there)
     except NoAnswerError as error:
         yield "end", problem("doctor", f"could not look at the rest: {error}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.util import find_spec
+
 from .finding import Finding, ok, problem, warning
 from .situation import Situation
 
