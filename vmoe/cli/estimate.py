@@ -150,7 +150,7 @@ def _expected(expected: Expected, left: Remaining, parts: Parts) -> str:
     return (
         f"{duration(expected.seconds)} (by the quartiles {low} – {high}){rest}:"
         f" {duration(expected.training)} for {left.steps:,} steps, {duration(expected.evaluations)} for"
-        f" {left.evaluations:,} evaluations; started now it ends {end:%Y-%m-%d %H:%M %Z}"
+        f" {left.evaluations:,} evaluation{'s' * (left.evaluations != 1)}; started now it ends {end:%Y-%m-%d %H:%M %Z}"
     )
 
 
