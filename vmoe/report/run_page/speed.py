@@ -36,9 +36,7 @@ def _memory(moments: tuple[Moment, ...]) -> str:
         name: max((one.values[key] for one in moments if key in one.values), default=None)
         for key, name in MEMORY.items()
     }
-    return "".join(
-        f" {name} took {size:.2f} GiB at most." for name, size in most.items() if size is not None
-    )
+    return "".join(f" {name} took {size:.2f} GiB at most." for name, size in most.items() if size is not None)
 
 
 def _waiting(metrics: Metrics) -> list[Block]:
