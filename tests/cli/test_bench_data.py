@@ -82,6 +82,7 @@ def test_ffcv_that_cannot_be_imported_is_skipped(inside, monkeypatch):
         (("tiny.yaml", "data.batch_size=7", "--processes", "2"), "data.batch_size is 7; allowed: a multiple of 2"),
         (("tiny.yaml", "--seconds", "0"), "--seconds is 0; allowed: more than 0"),
         (("tiny.yaml", "--batches", "-1"), "--batches is -1"),
+        (("tiny.yaml", "--batches", "1000000000"), "--batches is 1000000000; allowed: 1 to 100000"),
         (("tiny.yaml", "--no-model", "--forward-only"), "not allowed with"),
     ],
 )

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +19,11 @@ from vmoe.cli import doctor
 from vmoe.cli.doctor.ask_devices import kinds_of_experts, paths_on
 from vmoe.cli.doctor.ask_ffcv import TOLERANCE, ask_ffcv
 from vmoe.cli.doctor.ask_run import SPLITS, ask_run
-from vmoe.cli.doctor.finding import Finding, Verdict, as_lines, in_bytes
+from vmoe.cli.doctor.finding import Finding, Verdict, as_lines, in_bytes, ok
+from vmoe.cli.doctor.machine import Machine
 from vmoe.cli.doctor.planned import existing
 from vmoe.cli.doctor.reading import reading_of
+from vmoe.cli.doctor.situation import Situation
 from vmoe.cli.tasks import assembly_of
 from vmoe.config import load_config
 from vmoe.train.distributed import Processes
@@ -150,13 +156,72 @@ def test_a_process_without_ffcv_finds_that_out(monkeypatch):
 
 
 def test_lines_are_aligned():
-    findings = [Finding("a", Verdict.OK, "fine"), Finding("long", Verdict.PROBLEM, "two\nlines", "do this")]
-    assert as_lines("group", findings) == [
-        "group",
-        "  ok       a     fine",
-        "  problem  long  two\n                 lines",
-        "                 → do this",
+    lines = [
+        *as_lines(Finding("a", Verdict.OK, "fine")),
+        *as_lines(Finding("long", Verdict.PROBLEM, "two\nlines", "do")),
     ]
+    assert lines == [
+        "  ok       a              fine",
+        "  problem  long           two\n                          lines",
+        "                          → do",
+    ]
+
+
+def test_a_policy_that_there_is_not(inside, no_ffcv):
+    outcome, found = doctored("tiny.yaml", "augment.policy=rnad-m9")
+    assert outcome.status == 1
+    assert "augment.policy is 'rnad-m9'" in found["run", "task"]["found"]
+    assert ("model", "model") not in found
+
+
+def test_findings_come_when_they_are_known(inside, no_ffcv, monkeypatch):
+    """What needs no torch does not wait for it, and a check does not wait for those after it."""
+    released = Path("released")
+    monkeypatch.setattr(doctor, "_with_torch", partial(_waiting, released))
+    at = Situation(Machine(), None, (), 1, 60.0)
+    findings = doctor.look(at)
+    software = [next(findings) for _ in range(3)]
+    assert {group for group, _ in software} == {"software"}
+    rest = []
+    for group, finding in findings:
+        if group != "software":
+            rest.append(finding.name)
+            released.touch()  # which the second one waits for
+    assert rest == ["first", "second"]
+
+
+def _waiting(released, checks, at):
+    yield None
+    yield "late", ok("first", "")
+    while not released.exists():
+        time.sleep(0.01)
+    yield "late", ok("second", "")
+
+
+def test_torch_that_kills_its_process_is_a_finding(inside, no_ffcv, monkeypatch):
+    def die(checks, at):
+        os.kill(os.getpid(), signal.SIGILL)
+        yield None
+
+    monkeypatch.setattr(doctor, "_with_torch", die)
+    outcome, found = doctored("tiny.yaml")
+    assert outcome.status == 1
+    assert found["devices", "imports"]["found"] == "torch cannot be used: its process ended by SIGILL"
+    assert "cannot be imported" in found["run", "config"]["found"]
+    assert ("machine", "memory") in found
+
+
+def test_a_process_that_ends_on_the_way_leaves_what_it_found(inside, no_ffcv, monkeypatch):
+    def die(checks, at):
+        yield None
+        yield "devices", ok("imports", "torch")
+        os._exit(3)
+
+    monkeypatch.setattr(doctor, "_with_torch", die)
+    outcome, found = doctored()
+    assert outcome.status == 1
+    assert ("devices", "imports") in found
+    assert "with exit status 3" in found["end", "doctor"]["found"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from vmoe.cli.doctor.ask_devices import Devices, Gpu, Path
 from vmoe.cli.doctor.ask_ffcv import Decoded
 from vmoe.cli.doctor.ask_run import Model, Prospect, Split
 from vmoe.cli.doctor.finding import Finding, Verdict
-from vmoe.cli.doctor.isolated import NoAnswerError
 from vmoe.cli.doctor.machine import Space
 from vmoe.config import RunConfig, load_config
 
@@ -73,7 +72,7 @@ def situation(**changes):
         "environment": {},
     }
     asked = {"config": None, "invalid": None, "path": None, "processes": 1, "timeout": 5.0}
-    answers = {"devices": CPU, "prospect": PROSPECT}
+    answers = {"devices": CPU, "prospect": PROSPECT, "decoded": None}
     assert set(changes) <= {*facts, *asked, *answers}
     facts, asked, answers = (
         {**given, **{k: v for k, v in changes.items() if k in given}} for given in (facts, asked, answers)
@@ -251,14 +250,23 @@ def test_without_a_valid_config_only_that_is_said(check):
 
 
 def test_checks_that_need_torch_leave_its_fault_to_one(config):
-    every = [check for checks in (doctor.CHECKS | doctor.CHECKS_OF_A_RUN).values() for check in checks]
+    every = [check for checks in {**doctor.CHECKS, **doctor.CHECKS_OF_A_RUN}.values() for check in checks]
     broken = [
         finding.name
         for check in every
-        for finding in doctor.findings_of(check, situation(devices="dead"))
+        for finding in doctor.findings_of_one(check, situation(devices="dead"))
         if "dead" in finding.found
     ]
     assert broken == ["imports"]
+
+
+def test_extras_that_are_missing_are_information():
+    """As well where the installed package, an older one, does not state them: tensorboard."""
+    findings = {finding.name: finding for finding in software.check_extras(situation())}
+    for name in ("wandb", "tensorboard"):
+        finding = findings[f"[{name}]"]
+        assert finding.verdict == OK
+        assert finding.found == f"{name} is not installed: pip install 'vmoe[{name}]', for train.{name}"
 
 
 def test_a_gpu_that_the_config_asks_for(config):
@@ -267,6 +275,37 @@ def test_a_gpu_that_the_config_asks_for(config):
     for changes in ({}, {"driver": "470.1"}, {"driver": "580.1", "devices": CPU._replace(cuda=None)}):
         assert found(on_devices.check_cuda, config=config, **changes).verdict == PROBLEM
     assert found(resources.check_compiler, config=config, programs={}).verdict == PROBLEM
+
+
+V100 = H100._replace(name="V100", capability=(7, 0), bfloat16=False, peak=None)
+
+
+@pytest.mark.parametrize(
+    ("precision", "gpus", "verdict", "says"),
+    [
+        ("tf32", (), PROBLEM, "this CPU does not compute it"),
+        ("tf32", (V100,), PROBLEM, "this GPU does not compute it"),
+        ("tf32", (H100,), OK, "as train.precision asks"),
+        ("bfloat16", (), WARNING, "this CPU has no instructions for it"),
+        ("bfloat16", (V100,), WARNING, "this GPU has no instructions for it"),
+        ("bfloat16", (H100,), OK, "as train.precision asks"),
+        ("float16", (), WARNING, "slow on this CPU"),
+        ("float16", (V100,), OK, "as train.precision asks"),
+        ("float16", (H100,), OK, "each step waits for the device"),
+        ("float32", (), OK, "as train.precision asks"),
+    ],
+)
+def test_the_precision_that_the_config_asks_for(config, precision, gpus, verdict, says):
+    train = config.train.model_copy(update={"precision": precision, "device": "auto"})
+    config = config.model_copy(update={"train": train})
+    findings = on_devices.check_precision(situation(config=config, devices=CPU._replace(gpus=gpus)))
+    (finding,) = [finding for finding in findings if finding.name == precision]
+    assert_finds(finding, verdict, says)
+
+
+def test_on_a_cpu_that_is_asked_for_gpus_do_not_count(config):
+    assert config.train.device == "cpu"
+    assert "on this CPU" in found(on_devices.check_precision, config=config, devices=GPUS).found
 
 
 def test_ffcv_that_reads_with_fewer_threads(config):
@@ -283,18 +322,11 @@ def test_ffcv_that_reads_with_fewer_threads(config):
     [
         (Decoded(3.2, 0.7, ("libturbojpeg.so.0",)), OK, "wrote and read a JPEG in 3.2 s"),
         (Decoded(3.2, 80.0, ()), PROBLEM, "1.0.2 decodes other colours than were written, 80 of 255"),
-        (NoAnswerError("its process ended by SIGILL"), PROBLEM, "does not work: its process ended by SIGILL"),
+        ("its process ended by SIGILL", PROBLEM, "does not work: its process ended by SIGILL"),
     ],
 )
-def test_ffcv(monkeypatch, answer, verdict, says):
-    def isolated(question, timeout):
-        assert timeout == 5.0
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(ffcv, "isolated", isolated)
-    assert_finds(found(ffcv.check_ffcv), verdict, says)
+def test_ffcv(answer, verdict, says):
+    assert_finds(found(ffcv.check_ffcv, decoded=answer), verdict, says)
     assert found(ffcv.check_ffcv, versions=ONLY_TORCH).verdict == WARNING
     assert ffcv.check_build_tools(situation()) == []
 
@@ -317,5 +349,5 @@ def test_a_check_that_fails_says_so():
     def check_the_weather(at):
         raise OSError("no window")
 
-    (finding,) = doctor.findings_of(check_the_weather, situation())
+    (finding,) = doctor.findings_of_one(check_the_weather, situation())
     assert finding == Finding("the weather", WARNING, "could not be looked at: OSError: no window")

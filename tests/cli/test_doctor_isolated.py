@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vmoe.cli.doctor.isolated import NoAnswerError, Once, isolated
+from vmoe.cli.doctor.isolated import NoAnswerError, Once, isolated, streamed
 from vmoe.cli.doctor.machine import Machine, Space
 
 MINUTE = 60.0
@@ -43,7 +43,7 @@ def test_an_answer_comes_from_another_process(capfd):
         (lambda: raising(KeyError("x")), r"^KeyError: 'x'$"),
         (lambda: die(signal.SIGKILL), r"^its process ended by SIGKILL \(about to die\)$"),
         (lambda: os._exit(3), r"^its process ended with exit status 3$"),
-        (lambda: lambda: 0, "exit status 1 .*pickle"),
+        (lambda: lambda: 0, "^AttributeError: .*pickle"),
     ],
 )
 def test_what_goes_wrong_there_is_said_here(question, says):
@@ -83,6 +83,41 @@ def test_a_question_is_asked_once(tmp_path):
     assert (good.value, good.error, good.value) == (7, None, 7)
     assert (bad.error, bad.value, bad.error) == ("no", None, "no")
     assert asked.read_text() == "xx"
+
+
+def test_questions_are_answered_beside_each_other(tmp_path):
+    """Each waits for the other to have begun, so that one after the other they would wait for ever."""
+
+    def meet(own: str, other: str) -> str:
+        (tmp_path / own).touch()
+        while not (tmp_path / other).exists():
+            time.sleep(0.01)
+        return own
+
+    first, second = Once(lambda: meet("a", "b"), 10.0), Once(lambda: meet("b", "a"), 10.0)
+    first.start()
+    second.start()
+    second.start()  # which changes nothing
+    assert (first.value, second.value) == ("a", "b")
+
+
+def test_one_that_failed_is_not_asked():
+    known = Once.failed("no torch")
+    known.start()
+    assert (known.value, known.error) == (None, "no torch")
+
+
+def test_values_come_one_by_one_until_something_goes_wrong():
+    def source():
+        yield 1
+        yield 2
+        raise ValueError("no third")
+
+    values = streamed(source, MINUTE)
+    assert [next(values), next(values)] == [1, 2]
+    with pytest.raises(NoAnswerError, match=r"^no third$"):
+        next(values)
+    assert list(streamed(lambda: iter("ab"), MINUTE)) == ["a", "b"]
 
 
 def machine(root: Path, **files: str) -> Machine:

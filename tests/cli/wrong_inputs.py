@@ -54,6 +54,8 @@ CONFIGS = [
     Wrong("not a number", (*TRAIN, "optimizer.lr=.nan"), ("optimizer.lr is nan", "finite")),
     Wrong("a negative rate", (*TRAIN, "optimizer.lr=-1"), ("optimizer.lr is -1", "greater than 0")),
     Wrong("an override of no key", (*TRAIN, "=1"), ("override '=1'", "key=value")),
+    Wrong("--time without --dry-run", (*TRAIN, "--time", "20"), ("--time is 20 without --dry-run", "allowed:")),
+    Wrong("no time", (*TRAIN, "--dry-run", "--time", "0"), ("--time is 0", "more than 0")),
     Wrong("a config twice", ("train", "tiny.yaml", "tiny.yaml"), ("'runs/tiny' in 2 configs", "a folder for each")),
     Wrong("k above E", (*TRAIN, "moe.gate.k=5"), ("moe.gate.k is 5", "1 to 4")),
     Wrong("GPU kernels on a CPU", (*TRAIN, "moe.dispatch=triton"), ("moe.dispatch is 'triton'", "not on cpu")),

@@ -200,6 +200,9 @@ def training_lines(result: dict[str, Any], counts: Counts, speed: str, size: Siz
             "balance_loss": 0.01 * done,
             "lr": 1e-3 * math.sin(math.pi * min(done, 0.999)),
             speed: result[speed],
+            "data_wait": 0.3 - 0.2 * done,
+            "data_wait_max": 0.5 - 0.2 * done,
+            "resident_gib": 1.5 + done,
         }
         if counts.layers:
             line |= served_lines(counts, done, adaptive=result["gate"] in ADAPTIVE)

@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a model: a config in, a run folder out",
-        usage="vmoe train CONFIG [CONFIG ...] [a.b=value ...] [--print-config | --dry-run]",
+        usage="vmoe train CONFIG [CONFIG ...] [a.b=value ...] [--print-config | --dry-run [--time SECONDS]]",
     )
     train.add_argument(
         "arguments",
@@ -79,6 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
     only = train.add_mutually_exclusive_group()
     only.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
     only.add_argument("--dry-run", action="store_true", help="build everything, print what it costs and stop")
+    train.add_argument(
+        "--time",
+        type=float,
+        metavar="SECONDS",
+        help="with --dry-run: time steps and evaluations for about so long, such as 20, and say how long the run takes",
+    )
 
     evaluate = commands.add_parser("eval", help="evaluate checkpoints; writes a result.json for each")
     evaluate.add_argument(

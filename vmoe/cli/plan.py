@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from textwrap import fill, indent
+
 from vmoe.config import RunConfig
 from vmoe.train.cost import Cost
 from vmoe.train.state import Parts, TrainState
 
 from .tasks import assembly_of
 
+MARGIN, WIDTH = 16, 120  # columns: of the names, and of a line
 BYTES_PER_WEIGHT = 16  # float32 weight, gradient, and AdamW's two moments
 
 
@@ -30,9 +34,31 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
         "data": f"{parts.train_loader.units:,} {task.UNIT}s to train, {parts.val_loader.units:,} to evaluate,"
         f" {task.num_labels:,} {task.LABEL}",
         "steps": f"{parts.last_step:,} of {config.data.batch_size} {task.SAMPLE}s, {parts.steps_per_epoch:,} an epoch",
+        "training FLOPs": f"{train_flops_between(0, parts.last_step, parts):.3g}, forward and backward of all steps",
         "processes": f"{parts.processes.world} on {parts.processes.device.type}, {precision}",
     }
-    return "\n".join(f"{name + ':':<16}{text}" for name, text in lines.items())
+    return lines_of(lines)
+
+
+def lines_of(texts: Mapping[str, str]) -> str:
+    """Texts below each other, with their names before them; long ones take several lines."""
+    filled = (fill(text, WIDTH - MARGIN, break_on_hyphens=False, break_long_words=False) for text in texts.values())
+    return "\n".join(
+        indent(text, " " * MARGIN).replace(" " * MARGIN, f"{name + ':':<{MARGIN}}", 1)
+        for name, text in zip(texts, filled, strict=True)
+    )
+
+
+def train_flops_between(first: int, last: int, parts: Parts) -> float:
+    """FLOPs of training from one step to another at the density that the gate aims at."""
+    config, task, flops = parts.config, parts.task, 0.0
+    while first < last:
+        epoch = first // parts.steps_per_epoch
+        end = min(last, (epoch + 1) * parts.steps_per_epoch)
+        cost = parts.train_costs[task.train_shape(epoch)]
+        flops += (end - first) * config.data.batch_size * cost.train_flops(intended_density(config, cost))
+        first = end
+    return flops
 
 
 def intended_density(config: RunConfig, cost: Cost) -> dict[str, float]:

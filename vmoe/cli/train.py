@@ -25,6 +25,7 @@ from vmoe.train.state import Parts, TrainState
 from vmoe.train.utilisation import model_flops_utilisation
 
 from .class_files import save_class_accuracy
+from .estimate import describe_estimate
 from .flatten import flatten
 from .outcome import Outcome, announce
 from .plan import describe_plan
@@ -40,6 +41,8 @@ MAY_DIFFER = (
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.time is not None:
+        check_time(options)
     overrides = [argument for argument in options.arguments if "=" in argument]
     paths = options.config + [argument for argument in options.arguments if "=" not in argument]
     if not paths:
@@ -51,7 +54,17 @@ def run(options: argparse.Namespace) -> None:
             print(dump_config(config), end="")
             continue
         with start_processes(config.train.device) as processes:
-            train(config, processes, dry_run=options.dry_run)
+            train(config, processes, dry_run=options.dry_run, seconds=options.time)
+
+
+def check_time(options: argparse.Namespace) -> None:
+    """Raise `ValueError` unless --time can be what it says."""
+    if not options.dry_run:
+        raise ValueError(
+            f"--time is {options.time:g} without --dry-run; allowed: vmoe train CONFIG --dry-run --time 20"
+        )
+    if not 0 < options.time < float("inf"):
+        raise ValueError(f"--time is {options.time:g}; allowed: seconds, more than 0")
 
 
 def check_outputs(configs: Sequence[RunConfig]) -> None:
@@ -62,8 +75,8 @@ def check_outputs(configs: Sequence[RunConfig]) -> None:
             raise ConfigError(f"output is '{output}' in {outputs.count(output)} configs; allowed: a folder for each")
 
 
-def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
-    """Train a config to its end, or only say what that would take."""
+def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: float | None = None) -> None:
+    """Train a config to its end, or only say what that would take; seconds: by timing it for about so long."""
     folder = RunFolder(config.output, writes=processes.first)
     checkpoint = resumable(config, folder)
     if checkpoint is None and not dry_run:
@@ -72,10 +85,14 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool) -> None:
     state, parts = build(config, processes, folder, start)
     if processes.first:
         print(describe_plan(state, parts), flush=True)
-    if dry_run:
-        return
     if checkpoint is not None:
         state.load(checkpoint)
+    if dry_run:
+        if seconds is not None:
+            estimate = describe_estimate(state, parts, seconds)
+            if processes.first:
+                print(estimate, flush=True)
+        return
     barrier()  # every process has looked at the folder before the first one writes to it
     folder.start(dump_config(config), processes, step=state.step, evaluated=state.evaluated)
     sinks = open_sinks(config, config.output, step=state.step) if processes.first else []
@@ -119,7 +136,7 @@ def build_on(
     model = assembly.build_model(data.entry, start).to(processes.device)
     task = assembly.task(data.entry, data.val, processes.device)
     cost = measure_cost(model, task)
-    fixed = {each.shape[1:]: measure_cost(model, task, each).fixed_train_flops for each in task.train_samples}
+    costs = {each.shape[1:]: measure_cost(model, task, each) for each in task.train_samples}
     if config.model.grad_checkpointing:
         assembly.backbone.enable_checkpointing(model)
     optimizer = build_optimizer(model, config.optimizer)
@@ -134,7 +151,7 @@ def build_on(
         val_loader=data.val,
         schedule=build_schedule(optimizer, config.schedule, len(data.train) // config.train.accumulate),
         cost=cost,
-        fixed_train_flops=fixed,
+        train_costs=costs,
         folder=folder,
         identity=assembly.describe_model(data.entry),
     )

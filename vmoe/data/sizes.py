@@ -23,9 +23,9 @@ class Sizes:
         return cls(data.image_size, data.progressive, epochs)
 
     @property
-    def all(self) -> tuple[int, ...]:
-        """Each that an epoch has, ascending."""
-        return tuple(sorted({self.at(epoch) for epoch in range(self.epochs)}))
+    def by_epoch(self) -> tuple[int, ...]:
+        """Of each epoch of training."""
+        return tuple(self.at(epoch) for epoch in range(self.epochs))
 
     def at(self, epoch: int) -> int:
         """Of epoch number `epoch`, from 0; `final` from the share `progressive.end` of the epochs on, at the latest."""

@@ -50,16 +50,22 @@ class Cost:
 
     def flops_per_unit(self, density: Mapping[str, float]) -> float:
         """Forward FLOPs; density: of each MoE layer, rows that its experts compute over all pairs."""
-        on_rows = sum(
-            density[name] * layer.tokens_per_sample * layer.num_experts * layer.flops_per_pair
-            for name, layer in self.layers.items()
-        )
-        return (self.fixed_flops + on_rows) / self.units
+        return (self.fixed_flops + self._flops_on_rows(density)) / self.units
 
     def active_params(self, density: Mapping[str, float]) -> float:
         """Parameters that a token uses in the mean at the given density of each MoE layer."""
         return self.params - sum(
             (1 - density[name]) * layer.num_experts * layer.params_per_pair for name, layer in self.layers.items()
+        )
+
+    def train_flops(self, density: Mapping[str, float]) -> float:
+        """Of a sample, forward and backward, at that density of each MoE layer."""
+        return self.fixed_train_flops + (1 + BACKWARD) * self._flops_on_rows(density)
+
+    def _flops_on_rows(self, density: Mapping[str, float]) -> float:
+        return sum(
+            density[name] * layer.tokens_per_sample * layer.num_experts * layer.flops_per_pair
+            for name, layer in self.layers.items()
         )
 
     def train_flops_on_rows(self, rows: Mapping[str, int]) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +47,14 @@ def evaluate(
     routing: bool = True,
     scorer: Scorer | None = None,
     mirror: Callable[[Tensor], Tensor] | None = None,
+    batches: int | None = None,
 ) -> Evaluation:
     """Evaluate a model over everything that the loader's processes hold between them.
 
     precision: of autocast; float32 turns it off. routing: whether to count how tokens were routed; without it the
     layers keep no books at all. scorer: a new one that judges in place of the task's own. mirror: makes a second view
     of prepared inputs, whose probabilities are averaged with those of the first; routing is counted of the first alone.
+    batches: so many of each process at most, for a look at the speed; None for all.
     Raises `RuntimeError` if the number counted is not the number the data set has.
     """
     device = processes.device
@@ -62,10 +65,10 @@ def evaluate(
     with (
         evaluating(model),
         Progress("evaluate", loader.units, task.SHORT, show=processes.first) as progress,
-        closing(loader.epoch(0)) as batches,
+        closing(loader.epoch(0)) as epoch,
         recording as routings,
     ):
-        for inputs, targets in batches:
+        for inputs, targets in islice(epoch, batches):
             prepared = task.prepare(inputs.to(device, non_blocking=True))
             with autocast(device, precision):
                 logits = task.forward(model, prepared)
@@ -84,7 +87,7 @@ def evaluate(
     if stats is not None:
         stats.all_reduce()
     scores = scorer.compute()
-    if scores.units != loader.units:
+    if batches is None and scores.units != loader.units:
         raise RuntimeError(f"evaluation counted {scores.units} {task.UNIT}s of a data set of {loader.units}")
     seconds = time.perf_counter() - start
     return Evaluation(scores, scores.units / seconds, stats, {} if stats is None else stats.figures())

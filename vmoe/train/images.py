@@ -14,7 +14,8 @@ from .task import RoutedLabels, Task
 
 class ImageTask(Task):
     """normalize: from uint8 images (B, 3, H, W) to the model's input, on the device. image_size: of its sides in
-    evaluation; train_sizes: in training. channels_last: lay that input out so.
+    evaluation; train_sizes: in training, epoch by epoch, the last one in all that follow. channels_last: lay that
+    input out so.
     """
 
     UNIT, SHORT, SAMPLE, LABEL = "image", "img", "image", "classes"
@@ -37,7 +38,12 @@ class ImageTask(Task):
         self.channels_last = channels_last
         self.units_per_sample = 1
         self.sample = torch.zeros(1, 3, image_size, image_size, device=device)
-        self.train_samples = [self.sample.new_zeros(1, 3, side, side) for side in train_sizes]
+        self.train_sizes = train_sizes
+        self.train_samples = [self.sample.new_zeros(1, 3, side, side) for side in sorted(set(train_sizes))]
+
+    def train_shape(self, epoch: int) -> torch.Size:
+        side = self.train_sizes[min(epoch, len(self.train_sizes) - 1)]
+        return torch.Size((3, side, side))
 
     def forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
         logits: Tensor = network(inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +53,7 @@ def wrap(model: nn.Module, parts: Parts) -> nn.Module:
 
 
 def train_until(stop: int, state: TrainState, parts: Parts, network: nn.Module) -> None:
-    """Optimizer steps up to number `stop`, which is in the epoch that the next step belongs to, or its end."""
+    """Optimizer steps up to number `stop`, see `steps_until`."""
     config, processes, task = parts.config, parts.processes, parts.task
     epoch, done = divmod(state.step, parts.steps_per_epoch)
     epochs = -(-parts.last_step // parts.steps_per_epoch)
@@ -67,14 +67,27 @@ def train_until(stop: int, state: TrainState, parts: Parts, network: nn.Module) 
         show=processes.first,
         done=done * units,
     )
-    with progress, closing(parts.train_loader.epoch(epoch, done * config.train.accumulate)) as batches:
-        while state.step < stop:
-            seed_step(config.seed, state.step, processes.rank)
-            train_step(state, parts, network, batches, meter)
+    with progress, closing(steps_until(stop, state, parts, network, meter)) as steps:
+        for _ in steps:
             progress.advance(units)
             if state.step % config.train.log_every == 0:
                 log_training(state, parts, meter, progress)
     meter.close(state)
+
+
+def steps_until(
+    stop: int, state: TrainState, parts: Parts, network: nn.Module, meter: Meter
+) -> Generator[None, None, None]:
+    """Take optimizer steps up to number `stop`, which is in the epoch that the next step belongs to, or its end; after
+    each there is a pause.
+    """
+    config = parts.config
+    epoch, done = divmod(state.step, parts.steps_per_epoch)
+    with closing(parts.train_loader.epoch(epoch, done * config.train.accumulate)) as batches:
+        while state.step < stop:
+            seed_step(config.seed, state.step, parts.processes.rank)
+            train_step(state, parts, network, batches, meter)
+            yield
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -89,7 +102,7 @@ def train_step(state: TrainState, parts: Parts, network: nn.Module, batches: Ite
     accumulate = parts.config.train.accumulate
     for number in range(1, accumulate + 1):
         with nullcontext() if number == accumulate else no_sync(network):
-            micro_step(state, parts, network, next(batches), meter)
+            micro_step(state, parts, network, meter.read(batches), meter)
     update(state, parts)
 
 

@@ -90,7 +90,7 @@ class TrainState:
 class Parts:
     """What a run is made of.
 
-    cost: of the task's sample; fixed_train_flops: of a sample of each shape that is trained on.
+    cost: of the task's sample; train_costs: of a sample of each shape that is trained on.
     identity: the entries of a checkpoint that say what the model is: model, data, config, evaluate.
     """
 
@@ -101,7 +101,7 @@ class Parts:
     val_loader: Loader
     schedule: Scheduler
     cost: Cost
-    fixed_train_flops: Mapping[torch.Size, int]
+    train_costs: Mapping[torch.Size, Cost]
     folder: RunFolder
     identity: dict[str, Any]
 

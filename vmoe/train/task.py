@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 Figure = float | int | None
@@ -84,6 +85,10 @@ class Task(ABC):
     sample: Tensor
     train_samples: Sequence[Tensor]
     units_per_sample: int
+
+    def train_shape(self, epoch: int) -> torch.Size:
+        """Of the samples that epoch number `epoch` trains on, one of those of `train_samples`."""
+        return self.train_samples[0].shape[1:]
 
     @abstractmethod
     def forward(self, network: nn.Module, inputs: Tensor) -> Tensor:

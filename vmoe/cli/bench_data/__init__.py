@@ -20,6 +20,7 @@ from .on_device import OnDevice, Stage
 from .subjects import SUBJECTS, open_each
 
 FORMAT = 1
+MOST_BATCHES = 100_000
 LOADERS, WAY, MODEL = 0.7, 0.05, 0.2  # of the seconds; the way to the model has two stages
 ON_CPU = "Loader and model share the cores here, and were timed one at a time: together they are slower."
 
@@ -43,6 +44,8 @@ def run(options: argparse.Namespace) -> None:
     for name, value in numbers.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"--{name} is {value:g}; allowed: more than 0")
+    if options.batches > MOST_BATCHES:  # whose order is laid out before the first one
+        raise ValueError(f"--batches is {options.batches}; allowed: 1 to {MOST_BATCHES}")
     config = load_config(options.config, options.overrides)
     with start_processes(config.train.device) as here:
         if here.world > 1:

@@ -23,6 +23,7 @@ from vmoe.train.precision import autocast
 from vmoe.train.runfolder import RunFolder
 from vmoe.train.state import Parts, TrainState
 
+from ..pace import wait_for
 from ..tasks import Data, assembly_of
 from ..train import build_on
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 FIRST = 2  # samples of the first step on the model, from which it grows
 ROOM = 7  # steps that the time should have room for
+GAIN = 1.1  # by so much the rate grows from a size to twice that, or it is taken to grow no more
 MANY = 256  # samples on their way to the model, at most
 
 Work = Callable[[], object]
@@ -116,22 +118,31 @@ class OnDevice:
         return work
 
     def fitting(self, work: Callable[[int], Work], seconds: float) -> int:
-        """The largest number of samples, at most a micro-batch, of which about `ROOM` repeats fit into the time.
+        """The number of samples, at most a micro-batch, from which on the rate hardly grows, or as many as the time
+        allows: a few samples alone cost what a step costs besides them.
 
         It is found by doubling; a compiled model is not made to compile for each size, and gets the whole batch.
         """
-        size = self.most if self.config.train.compile else min(self.most, FIRST)
+        size, before = (self.most if self.config.train.compile else min(self.most, FIRST)), float("inf")
         while size < self.most:
-            once = work(size)
-            once()  # memory and kernels come with the first
+            took = self.shortest(work(size))
+            grows = before > took / 2 * GAIN  # twice as many samples in less than twice the time
+            if took > seconds / 2 or (2 * ROOM * took > seconds and not grows):
+                break
+            size, before = min(self.most, 2 * size), took
+        return size
+
+    def shortest(self, work: Work) -> float:
+        """Seconds of the faster one of two repeats, after the first: memory and kernels come with that."""
+        work()
+        found = []
+        for _ in range(2):
             self.finish()
             start = time.perf_counter()
-            once()
+            work()
             self.finish()
-            if 2 * ROOM * (time.perf_counter() - start) > seconds:
-                break
-            size = min(self.most, 2 * size)
-        return size
+            found.append(time.perf_counter() - start)
+        return min(found)
 
     def batch_of(self, size: int) -> tuple[Tensor, Tensor]:
         """So many samples in CPU memory, those of the batch again and again."""
@@ -143,9 +154,7 @@ class OnDevice:
         return inputs, targets
 
     def finish(self) -> None:
-        """Wait for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
 
     def stage(self, name: str, work: Work, units: int, seconds: float) -> Stage:
         rate = time_work(work, units, seconds, finish=self.finish)

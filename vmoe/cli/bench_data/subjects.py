@@ -39,7 +39,7 @@ class Subject(ABC, Generic[Config]):
 
     @abstractmethod
     def config_for(self, loader: str) -> Config:
-        """The config with that loader, as it is timed."""
+        """The config with that loader, as it is timed: on the largest images, where a run's grow."""
 
     @abstractmethod
     def measure(self, loader: str, data: Data, seconds: float, batches: int) -> Measured:
@@ -64,7 +64,7 @@ class Images(Subject[ImageRunConfig]):
         workers = reading_of(self.config, self.processes.local_world).workers
         size = min(self.micro_batch_size, max(SMALL, A_WORKER * workers))
         batch_size = size * self.processes.world * self.config.train.accumulate
-        changed = data.model_copy(update={"loader": loader, "batch_size": batch_size})
+        changed = data.model_copy(update={"loader": loader, "batch_size": batch_size, "progressive": None})
         return self.config.model_copy(update={"data": changed})
 
     def measure(self, loader: str, data: Data, seconds: float, batches: int) -> Measured:

@@ -52,12 +52,15 @@ class Model(NamedTuple):
 
 
 class Prospect(NamedTuple):
-    """unit, labels: what the data consist of, and what is told apart in them. no_data, no_model: why not."""
+    """unit, labels: what the data consist of, and what is told apart in them. no_data, no_task, no_model: why not; the
+    task is what makes a loss of data, augmentation included.
+    """
 
     splits: tuple[Split, ...] = ()
     unit: str = ""
     labels: str = ""
     no_data: str | None = None
+    no_task: str | None = None
     model: Model | None = None
     no_model: str | None = None
 
@@ -80,7 +83,10 @@ def ask_run(config: RunConfig, processes: int) -> Prospect:
             splits = SPLITS[config.task](config, data)
         except EXPECTED as error:
             return Prospect(no_data=str(error))
-        task = assembly.task(data.entry, data.val, here.device)
+        try:
+            task = assembly.task(data.entry, data.val, here.device)
+        except EXPECTED as error:
+            return Prospect(no_task=str(error))
         known = Prospect(splits, task.UNIT, f"{task.num_labels:,} {task.LABEL}")
         try:
             return known._replace(model=describe_model(config, data, among))

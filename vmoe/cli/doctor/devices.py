@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .finding import Finding, in_bytes, ok, problem, warning
@@ -72,15 +73,32 @@ def check_precision(at: Situation) -> list[Finding]:
     devices = at.devices.value
     if devices is None:
         return []
-    if not devices.gpus:
-        return [ok("precision", f"auto is {'bfloat16' if devices.bfloat16 else 'float32'} on this CPU")]
+    if not devices.gpus or (at.config is not None and at.config.train.device == "cpu"):
+        found = [ok("precision", f"auto is {'bfloat16' if devices.bfloat16 else 'float32'} on this CPU")]
+        return found + _check_asked(at, on_gpu=False, bfloat16=devices.bfloat16, tf32=False)
     gpu = devices.gpus[0]
     tf32 = "TF32 for float32 products" if gpu.capability >= TF32 else "no TF32"
     peak = f"peak {gpu.peak:g} TFLOPS in bfloat16" if gpu.peak else "peak not known: train.peak_tflops states it"
     text = f"auto is {'bfloat16' if gpu.bfloat16 else 'float32'}; {tf32}; {peak}"
-    if gpu.bfloat16:
-        return [ok("precision", text)]
-    return [warning("precision", text, "expect a fraction of a newer GPU's speed")]
+    advice = "" if gpu.bfloat16 else "expect a fraction of a newer GPU's speed"
+    found = [(ok if gpu.bfloat16 else partial(warning, advice=advice))("precision", text)]
+    return found + _check_asked(at, on_gpu=True, bfloat16=gpu.bfloat16, tf32=gpu.capability >= TF32)
+
+
+def _check_asked(at: Situation, *, on_gpu: bool, bfloat16: bool, tf32: bool) -> list[Finding]:
+    """Whether the device has what train.precision names."""
+    asked = None if at.config is None else at.config.train.precision
+    name, where = f"{asked}", "this GPU" if on_gpu else "this CPU"
+    if asked == "tf32" and not tf32:
+        return [problem(name, f"train.precision asks for it, {where} does not compute it", "train.precision=float32")]
+    if asked == "bfloat16" and not bfloat16:
+        text = f"train.precision asks for it, {where} has no instructions for it and emulates it slowly"
+        return [warning(name, text, "train.precision=float32" + ", or float16" * on_gpu)]
+    if asked == "float16" and not on_gpu:
+        return [warning(name, f"train.precision asks for it, which is slow on {where}", "train.precision=auto")]
+    if asked == "float16" and bfloat16:
+        return [ok(name, "as train.precision asks; the loss is scaled, and each step waits for the device")]
+    return [] if asked in (None, "auto") else [ok(name, "as train.precision asks")]
 
 
 def check_distributed(at: Situation) -> list[Finding]:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from .finding import Finding, ok, problem, warning
-from .isolated import NoAnswerError, isolated
 from .situation import Situation
-
-if TYPE_CHECKING:
-    from .ask_ffcv import Decoded
 
 LIBRARIES = ("opencv4", "libturbojpeg")  # as pkg-config calls what FFCV is built against
 BUILD = "apt install g++ pkg-config libopencv-dev libturbojpeg0-dev, then pip install 'vmoe[ffcv]'"
@@ -29,12 +23,11 @@ def check_ffcv(at: Situation) -> list[Finding]:
         return [problem("ffcv", text, "pip install setuptools")]
     if at.devices.value is None:
         return []
-    from .ask_ffcv import TOLERANCE, ask_ffcv
+    from .ask_ffcv import TOLERANCE
 
-    try:
-        decoded: Decoded = isolated(partial(ask_ffcv, at.timeout), at.timeout)
-    except NoAnswerError as error:
-        return [problem("ffcv", f"does not work: {error}", f"build it again ({BUILD}), {WITHOUT}")]
+    decoded = at.decoded.value
+    if decoded is None:
+        return [problem("ffcv", f"does not work: {at.decoded.error}", f"build it again ({BUILD}), {WITHOUT}")]
     version = at.machine.version("ffcv")
     if decoded.difference > TOLERANCE:
         text = f"{version} decodes other colours than were written, {decoded.difference:.0f} of 255 away in the mean"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 FORMAT = 1
+NAME = 13  # columns of a finding's name
 
 
 class Verdict(StrEnum):
@@ -38,21 +39,16 @@ def problem(name: str, found: str, advice: str = "") -> Finding:
     return Finding(name, Verdict.PROBLEM, found, advice)
 
 
-def as_lines(group: str, findings: Sequence[Finding]) -> list[str]:
-    """A heading, and a line for each finding with its advice below it."""
-    width = max((len(finding.name) for finding in findings), default=0)
-    lines = [group]
-    for verdict, name, found, advice in ((one.verdict, one.name, one.found, one.advice) for one in findings):
-        margin = " " * (2 + len(Verdict.WARNING) + 2 + width + 2)
-        lines.append(f"  {verdict:<{len(Verdict.WARNING)}}  {name:<{width}}  {found}".replace("\n", f"\n{margin}"))
-        if advice:
-            lines.append(f"{margin}→ {advice}")
-    return lines
+def as_lines(finding: Finding) -> list[str]:
+    """A line, and its advice below it; aligned with others whose names are no longer than `NAME`."""
+    margin = " " * (2 + len(Verdict.WARNING) + 2 + NAME + 2)
+    text = f"  {finding.verdict:<{len(Verdict.WARNING)}}  {finding.name:<{NAME}}  {finding.found}"
+    return [text.replace("\n", f"\n{margin}"), *([f"{margin}→ {finding.advice}"] if finding.advice else [])]
 
 
-def as_json(groups: Mapping[str, Sequence[Finding]]) -> dict[str, Any]:
+def as_json(found: Sequence[tuple[str, Finding]]) -> dict[str, Any]:
     """For machines: the worst verdict, and every finding with its group."""
-    findings = [{"group": group, **asdict(finding)} for group, found in groups.items() for finding in found]
+    findings = [{"group": group, **asdict(finding)} for group, finding in found]
     order = list(Verdict)
     worst = max((finding["verdict"] for finding in findings), key=order.index, default=Verdict.OK)
     return {"format": FORMAT, "verdict": worst, "findings": findings}

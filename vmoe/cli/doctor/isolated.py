@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TextIO, TypeVar
 
 T = TypeVar("T")
+VALUE, FAILED, DONE = "value", "failed", "done"
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 class NoAnswerError(RuntimeError):
@@ -19,47 +23,60 @@ class NoAnswerError(RuntimeError):
 
 
 def isolated(question: Callable[[], T], timeout: float) -> T:
-    """What the question returns, a value that can be pickled, from a forked process.
+    """What the question returns, a value that can be pickled, from a forked process; otherwise as `streamed`."""
+    with closing(streamed(lambda: iter([question()]), timeout)) as answers:
+        return next(answers)
 
-    That process prints nothing. It is ended with everything that it started. Raises `NoAnswerError`.
+
+def streamed(source: Callable[[], Iterator[T]], timeout: float, later: float | None = None) -> Generator[T, None, None]:
+    """What an iterator yields in a forked process, each value as soon as it is there.
+
+    That process prints nothing. It is ended with everything that it started, and ends when this one does.
+    timeout: seconds for the first value; later: for each other one, None for any time. Raises `NoAnswerError`.
     """
     context = get_context("fork")  # what this process has imported need not be imported again
     receiving, sending = context.Pipe(duplex=False)
     with tempfile.TemporaryFile("w+", buffering=1, errors="replace") as printed:
-        process = context.Process(target=_answer, args=(question, sending, printed))
+        process = context.Process(target=_answer, args=(source, sending, printed))
         process.start()
         sending.close()
-        failed: bool
-        answer: Any
+        patience: float | None = timeout
         try:
-            answered = receiving.poll(timeout)
-            failed, answer = receiving.recv() if answered else (True, f"no answer within {timeout:g} seconds")
+            while True:
+                if not receiving.poll(patience):
+                    raise NoAnswerError(f"no answer within {patience:g} seconds")
+                kind, value = receiving.recv()
+                if kind == DONE:
+                    return
+                if kind == FAILED:
+                    raise NoAnswerError(value)
+                yield value
+                patience = later
         except EOFError:
             process.join()
-            failed, answer = True, _death(process.exitcode or 0, printed)
+            raise NoAnswerError(_death(process.exitcode or 0, printed)) from None
         finally:
             receiving.close()
             _end(process)
-    if failed:
-        raise NoAnswerError(answer)
-    result: T = answer
-    return result
 
 
-def _answer(question: Callable[[], Any], sending: Connection, printed: TextIO) -> None:
-    """In the new process: (whether it failed, the value or the error's words)."""
+def _answer(source: Callable[[], Iterator[Any]], sending: Connection, printed: TextIO) -> None:
+    """In the new process: sends (what it is, the value or the error's words)."""
     os.setsid()  # so that what it starts can be ended with it
+    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     sys.stdout = sys.stderr = printed
     for stream in (1, 2):  # of what is no Python
         os.dup2(printed.fileno(), stream)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # the pool of another process does not come along
     try:
-        answer = False, question()
+        for value in source():
+            sending.send((VALUE, value))
     except Exception as error:
         known = isinstance(error, ValueError | OSError)  # sentences for users
-        answer = True, str(error) if known else f"{type(error).__name__}: {error}"
-    sending.send(answer)
+        sending.send((FAILED, str(error) if known else f"{type(error).__name__}: {error}"))
+    else:
+        sending.send((DONE, None))
 
 
 def _death(status: int, printed: TextIO) -> str:
@@ -84,7 +101,25 @@ class Once(Generic[T]):
     def __init__(self, question: Callable[[], T], timeout: float):
         self._question = question
         self._timeout = timeout
+        self._asked: Generator[T | None, None, None] | None = None
         self._answer: tuple[T | None, str | None] | None = None
+
+    @classmethod
+    def failed(cls, error: str) -> Once[T]:
+        """One that has no answer, for a reason that is known."""
+        known = cls.__new__(cls)
+        known._answer = None, error
+        return known
+
+    def start(self) -> None:
+        """Ask now, and wait for the answer when it is needed."""
+        if self._answer is None and self._asked is None:
+            self._asked = streamed(self._announced, self._timeout, self._timeout)
+            next(self._asked, None)
+
+    def _announced(self) -> Iterator[T | None]:
+        yield None
+        yield self._question()
 
     @property
     def value(self) -> T | None:
@@ -97,7 +132,10 @@ class Once(Generic[T]):
     def _ask(self) -> tuple[T | None, str | None]:
         if self._answer is None:
             try:
-                self._answer = isolated(self._question, self._timeout), None
+                self.start()
+                assert self._asked is not None
+                with closing(self._asked) as answers:
+                    self._answer = next(answers), None
             except NoAnswerError as error:
                 self._answer = None, str(error)
         return self._answer

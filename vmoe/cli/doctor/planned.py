@@ -107,6 +107,8 @@ def check_data(at: Situation) -> list[Finding]:
         return [problem("data", f"to open them and build the model: {at.prospect.error}", more)]
     if prospect.no_data is not None:
         return [problem("data", prospect.no_data)]
+    if prospect.no_task is not None:
+        return [problem("task", prospect.no_task)]
     return [_check_split(split, prospect.unit) for split in prospect.splits] + [ok("labels", prospect.labels)]
 
 
@@ -131,7 +133,7 @@ def check_page_cache(at: Situation) -> list[Finding]:
 
 def check_model(at: Situation) -> list[Finding]:
     """Whether the model can be built, and what it comes to."""
-    if at.config is None or at.prospect.value is None or at.prospect.value.no_data is not None:
+    if at.config is None or at.prospect.value is None or not at.prospect.value.splits:
         return []
     model = at.prospect.value.model
     if model is None:

@@ -13,13 +13,14 @@ if TYPE_CHECKING:  # all of these need torch, which may be what is broken
     from vmoe.config import RunConfig
 
     from .ask_devices import Devices
+    from .ask_ffcv import Decoded
     from .ask_run import Prospect
 
 
 @dataclass(frozen=True)
 class Situation:
     """path, overrides: of a config; None for a look at the machine alone. processes: of the run, on this machine.
-    timeout: seconds for whatever may hang.
+    timeout: seconds for whatever may hang. no_torch: why torch cannot be used, where that is known already.
     """
 
     machine: Machine
@@ -27,11 +28,24 @@ class Situation:
     overrides: tuple[str, ...]
     processes: int
     timeout: float
+    no_torch: str | None = None
+
+    def start(self) -> None:
+        """Let what takes seconds begin, beside each other and what comes before them."""
+        if self.machine.version("ffcv") is not None:
+            self.decoded.start()
+        if self.config is not None:
+            self.prospect.start()
 
     @cached_property
     def devices(self) -> Once[Devices]:
         """What torch and its devices say."""
-        return Once(_ask_devices, self.timeout)
+        return Once(_ask_devices, self.timeout) if self.no_torch is None else Once.failed(self.no_torch)
+
+    @cached_property
+    def decoded(self) -> Once[Decoded]:
+        """What became of a JPEG that FFCV wrote and read."""
+        return Once(partial(_ask_ffcv, self.timeout), self.timeout)
 
     @cached_property
     def prospect(self) -> Once[Prospect]:
@@ -67,6 +81,12 @@ def _ask_devices() -> Devices:
     from .ask_devices import ask_devices
 
     return ask_devices()
+
+
+def _ask_ffcv(timeout: float) -> Decoded:
+    from .ask_ffcv import ask_ffcv
+
+    return ask_ffcv(timeout)
 
 
 def _ask_run(config: RunConfig, processes: int) -> Prospect:

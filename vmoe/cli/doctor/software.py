@@ -59,10 +59,11 @@ def check_packages(at: Situation) -> list[Finding]:
 
 
 def check_extras(at: Situation) -> list[Finding]:
-    """What some runs need."""
+    """What some runs need. An extra that vmoe's package does not state, as an older one, is a package's name."""
     found, needed = [], requirements(at.machine)
     for extra, purpose in EXTRAS.items():
-        checked = [_check(at.machine, one) for one in needed if one.extra == extra]
+        asked = [one for one in needed if one.extra == extra]
+        checked = [_check(at.machine, one) for one in asked or [Requirement(extra, None, extra)]]
         lacking = [one for one in checked if one.advice]
         name, advice = f"[{extra}]", f"pip install 'vmoe[{extra}]', for {purpose}"
         text = ", ".join(f"{one.name} {one.found}" for one in lacking or checked)

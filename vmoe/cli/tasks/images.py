@@ -91,7 +91,7 @@ class ImageAssembly(Assembly[ImageRunConfig]):
             augment,
             num_classes=classes,
             image_size=config.data.image_size,
-            train_sizes=Sizes.of(config.data, config.schedule.epochs).all,
+            train_sizes=Sizes.of(config.data, config.schedule.epochs).by_epoch,
             device=device,
             channels_last=config.train.channels_last,
         )

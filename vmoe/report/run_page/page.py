@@ -19,6 +19,7 @@ from .over_time import History, changes, density, entropy
 from .over_time import load as load_over_time
 from .overview import overview
 from .record import Listed, record
+from .speed import speed
 from .training import training
 
 PAGE, MARKDOWN = "index.html", "report.md"
@@ -47,7 +48,7 @@ def save_run_page(files: RunFiles, folder: Path) -> Path:
 def sections_of(files: RunFiles) -> list[Section | Maps]:
     """In their order; each stands without the others."""
     found: list[Section | Maps] = [Section("overview", "At a glance", overview(files, problems=PROBLEMS))]
-    found.append(Section("training", "Training", training(files)))
+    found.append(Section("training", "Training", [*training(files), *speed(files)]))
     if has_classes(files):
         found.append(Section("classes", "Accuracy by class", classes(files)))
     if files.routes:
