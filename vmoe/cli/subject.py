@@ -17,7 +17,7 @@ from vmoe.train.cost import Cost, measure_cost
 from vmoe.train.distributed import Processes
 from vmoe.train.evaluate import Evaluation, evaluate
 from vmoe.train.loaders import Loader
-from vmoe.train.precision import choose_precision
+from vmoe.train.precision import choose_precision, set_float32_products
 from vmoe.train.result import describe_result, headline
 from vmoe.train.task import Task
 
@@ -145,5 +145,6 @@ def open_subject(prepared: Prepared, processes: Processes) -> Subject:
     model = build_stored(prepared.stored, prepared.name).to(processes.device)
     task = assembly.task(entry, loader, processes.device)
     judge = assembly.judge(judging, task, loader, processes.device)
+    set_float32_products(config.train.precision, processes.device)
     precision = choose_precision(config.train.precision, processes.device)
     return Subject(prepared, processes, loader, model, task, judge, measure_cost(model, task), precision)
