@@ -71,9 +71,9 @@ def test_a_run_grows_its_images_and_counts_what_they_cost(tmp_path):
     overrides = ("schedule.epochs=2", "data.progressive={start: 4, end: 0.5, multiple: 4}", "moe.gate=dense")
     config = tiny_config(*overrides)
     state, parts = tiny_run(config, tmp_path / "grows")
-    sides = [shape[-1] for shape in parts.fixed_train_flops]
+    sides = [shape[-1] for shape in parts.train_costs]
     assert sides == [4, 8]
-    small, large = parts.fixed_train_flops.values()
+    small, large = (cost.fixed_train_flops for cost in parts.train_costs.values())
     assert small < large / 2  # 1 of 4 patches, and the class token
     whole = parts.train_loader
     images = whole.images[:, :, ::2, ::2].contiguous()
