@@ -52,6 +52,7 @@ DEIT = {
     "data.repeats": 3,  # --repeated-aug, samplers.py: num_repeats
     "data.progressive": None,
     "data.eval_crop": 0.875,  # --eval-crop-ratio
+    "data.eval_interpolation": "bicubic",  # build_transform: Resize(interpolation=3)
     "data.mean": IMAGENET_MEAN,
     "data.std": IMAGENET_STD,
     "augment.policy": "rand-m9-mstd0.5-inc1",  # --aa, in whose place --color-jitter is not used
@@ -115,6 +116,7 @@ PLAIN_VIT = DEIT | {
     "data.crop_ratio": (0.75, 1.33),  # ratio_min, ratio_max
     "data.repeats": 1,
     "data.eval_crop": 224 / 256,  # resize_small(256)|central_crop(224)
+    "data.eval_interpolation": "bicubic",  # with data.loader=folder; resize_small is by area, as FFCV is
     "data.mean": (0.5, 0.5, 0.5),  # value_range(-1, 1)
     "data.std": (0.5, 0.5, 0.5),
     "augment.policy": "rand-m10-n2-p1",  # randaug(2,10), whose drawn operations are always applied
