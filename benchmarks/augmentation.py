@@ -87,8 +87,10 @@ def measure(report: Report, policy: str, interpolation: str, images: Tensor, clo
     agree(report, f"{policy}, {interpolation}", augment, on_device, pictures)
     transform = timm_transform(policy, interpolation, images.shape[-1])
 
+    drawn_from = augment.policy_for(min(images.shape[2:]))
+
     def lay_out() -> None:
-        plan_batch(draw_programs(augment.policy, len(images)), augment.policy.fill, *images.shape[2:])
+        plan_batch(draw_programs(drawn_from, len(images)), drawn_from.fill, *images.shape[2:])
 
     steps: dict[str, Callable[[], object]] = {
         "timm, PIL": lambda: [transform(picture) for picture in pictures],
@@ -137,8 +139,9 @@ def unfailing(transform: Transform) -> Transform:
 
 
 def agree(report: Report, work: str, augment: Augmentation, images: Tensor, pictures: Sequence[Image.Image]) -> None:
-    programs = draw_programs(augment.policy, len(images), torch.Generator().manual_seed(0))
-    found = apply_plan(images, plan_batch(programs, augment.policy.fill, *images.shape[2:], fuse=False))
+    policy = augment.policy_for(min(images.shape[2:]))
+    programs = draw_programs(policy, len(images), torch.Generator().manual_seed(0))
+    found = apply_plan(images, plan_batch(programs, policy.fill, *images.shape[2:], fuse=False))
     pairs = zip(pictures, programs, strict=True)
     expected = torch.stack([as_tensor(by_pil(picture, program)) for picture, program in pairs])
     report.agreements.append(
