@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmoe.report.metrics import METRICS, Metrics, Moment
 from vmoe.report.plots import curves
 from vmoe.report.run_files import RunFiles
@@ -11,9 +13,13 @@ from .reasons import why
 from .series import mean_line
 from .training import STEP
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 WAITED, WAITED_MOST = "data_wait", "data_wait_max"
 MEMORY = {"gpu_peak_gib": "Tensors on a GPU", "resident_gib": "A process"}
 SAME = 0.01  # of the time: processes that wait so alike are one line
+LITTLE = 0.05  # of the time: what the axis reaches to at least, so that less looks like little
 
 
 def speed(files: RunFiles) -> list[Block]:
@@ -51,11 +57,10 @@ def _waiting(metrics: Metrics) -> list[Block]:
         "Share of the time that processes stood still until the next batch was loaded. Near 0, the model decides the "
         "speed; what is far above is lost to loading. docs/throughput.md says what to change then."
     )
-    return [
-        Plot(
-            "data_wait",
-            "Waiting for data",
-            lambda: curves(lines, xlabel=STEP, ylabel="share of the time"),
-            caption,
-        )
-    ]
+
+    def draw() -> Axes:
+        axes = curves(lines, xlabel=STEP, ylabel="share of the time")
+        axes.set_ylim(0, max(LITTLE, axes.get_ylim()[1]))
+        return axes
+
+    return [Plot("data_wait", "Waiting for data", draw, caption)]
