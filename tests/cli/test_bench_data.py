@@ -7,23 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from text_world import make_text_world
-from world import make_world, vmoe
+from world import vmoe
 
 SHORT = ("--seconds", "0.1", "--batches", "3")
 
 
-@pytest.fixture(scope="module")
-def inside(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        make_world(folder)
-        make_text_world(folder)
-        yield folder
-
-
-def test_images_from_the_disk_to_the_model(inside):
+def test_images_from_the_disk_to_the_model(both_worlds):
     before = set(Path().rglob("*"))
     outcome = vmoe("bench-data", "tiny.yaml", "augment.mixup=0.8", *SHORT, "--json")
     assert outcome.status == 0, outcome
@@ -43,7 +32,7 @@ def test_images_from_the_disk_to_the_model(inside):
     assert set(Path().rglob("*")) == before
 
 
-def test_text_alone(inside):
+def test_text_alone(both_worlds):
     outcome = vmoe("bench-data", "text.yaml", *SHORT, "--no-model")
     assert outcome.status == 0, outcome
     lines = outcome.out.splitlines()
@@ -54,18 +43,18 @@ def test_text_alone(inside):
 
 
 @pytest.mark.slow
-def test_text_with_its_model(inside):
+def test_text_with_its_model(both_worlds):
     outcome = vmoe("bench-data", "text.yaml", "train.accumulate=2", *SHORT, "--json")
     name = json.loads(outcome.out)["stages"][-1]["stage"]
     assert name in {f"training step, {2 * size} sequences" for size in (2, 4)}
 
 
-def test_forwards_in_one_of_several_processes(inside):
+def test_forwards_in_one_of_several_processes(both_worlds):
     outcome = vmoe("bench-data", "tiny.yaml", *SHORT, "--processes", "4", "--forward-only")
     assert "forward, 2 images" in outcome.out  # 8 of 4 processes
 
 
-def test_ffcv_that_cannot_be_imported_is_skipped(inside, monkeypatch):
+def test_ffcv_that_cannot_be_imported_is_skipped(both_worlds, monkeypatch):
     monkeypatch.setitem(sys.modules, "vmoe.data.beton", None)  # which imports it
     outcome = vmoe("bench-data", "tiny.yaml", "data.loader=ffcv", *SHORT, "--no-model", "--json")
     assert outcome.status == 0, outcome
@@ -86,7 +75,7 @@ def test_ffcv_that_cannot_be_imported_is_skipped(inside, monkeypatch):
         (("tiny.yaml", "--no-model", "--forward-only"), "not allowed with"),
     ],
 )
-def test_wrong_inputs(inside, arguments, says):
+def test_wrong_inputs(both_worlds, arguments, says):
     outcome = vmoe("bench-data", *arguments)
     assert outcome.status == 2
     assert says in outcome.err

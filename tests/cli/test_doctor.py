@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from text_world import make_text_world
-from world import make_world, vmoe
+from world import vmoe
 
 from vmoe.cli import doctor
 from vmoe.cli.doctor.ask_devices import kinds_of_experts, paths_on
@@ -29,16 +28,6 @@ from vmoe.config import load_config
 from vmoe.train.distributed import Processes
 
 
-@pytest.fixture(scope="module")
-def inside(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("doctor")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        make_world(folder)
-        make_text_world(folder)
-        yield folder
-
-
 @pytest.fixture
 def no_ffcv(monkeypatch):
     """What takes seconds of compilation is tested by itself below."""
@@ -51,7 +40,7 @@ def doctored(*arguments: str):
     return outcome, {(finding["group"], finding["name"]): finding for finding in findings}
 
 
-def test_a_run_that_can_start(inside, no_ffcv):
+def test_a_run_that_can_start(both_worlds, no_ffcv):
     before = set(Path().rglob("*"))
     outcome, found = doctored("tiny.yaml", "--processes", "2")
     assert [one for one in found.values() if one["verdict"] == "problem"] == []
@@ -65,7 +54,7 @@ def test_a_run_that_can_start(inside, no_ffcv):
     assert set(Path().rglob("*")) == before
 
 
-def test_a_machine_alone_as_text(inside, no_ffcv):
+def test_a_machine_alone_as_text(both_worlds, no_ffcv):
     outcome = vmoe("doctor")
     assert outcome.out.splitlines()[0] == "software"
     assert outcome.out.splitlines()[-1].startswith("problems: ")
@@ -73,7 +62,7 @@ def test_a_machine_alone_as_text(inside, no_ffcv):
     assert not outcome.err
 
 
-def test_a_broken_config_leaves_the_machine(inside, no_ffcv):
+def test_a_broken_config_leaves_the_machine(both_worlds, no_ffcv):
     outcome, found = doctored("tiny.yaml", "data.batchsize=8")
     assert outcome.status == 1
     assert "did you mean batch_size?" in found["run", "config"]["found"]
@@ -81,14 +70,14 @@ def test_a_broken_config_leaves_the_machine(inside, no_ffcv):
     assert doctored("tinny.yaml")[0].status == 1
 
 
-def test_data_that_are_missing(inside, no_ffcv):
+def test_data_that_are_missing(both_worlds, no_ffcv):
     outcome, found = doctored("tiny.yaml", "data.val=images/vla")
     assert outcome.status == 1
     assert "nearest: 'images/val'" in found["run", "data"]["found"]
     assert ("model", "model") not in found
 
 
-def test_an_output_that_holds_a_run(inside, no_ffcv):
+def test_an_output_that_holds_a_run(both_worlds, no_ffcv):
     Path("runs/old").mkdir(parents=True)
     Path("runs/old/result.json").touch()
     outcome, found = doctored("tiny.yaml", "output=runs/old")
@@ -96,7 +85,7 @@ def test_an_output_that_holds_a_run(inside, no_ffcv):
     assert "already holds a run" in found["run", "output"]["found"]
 
 
-def test_files_of_text(inside):
+def test_files_of_text(both_worlds):
     config = load_config("text.yaml")
     data = assembly_of(config).open_data(Processes(0, 1, 0, 1, torch.device("cpu")))
     size = Path("val.tokens").stat().st_size
@@ -113,13 +102,13 @@ def test_files_of_text(inside):
         (("tiny.yaml", "other.yaml", "--jsno"), "unrecognized arguments"),
     ],
 )
-def test_wrong_usage(inside, arguments, says):
+def test_wrong_usage(both_worlds, arguments, says):
     outcome = vmoe("doctor", *arguments)
     assert outcome.status == 2
     assert says in outcome.err
 
 
-def test_the_model_that_is_foreseen_is_the_one_that_trains(inside):
+def test_the_model_that_is_foreseen_is_the_one_that_trains(both_worlds):
     """Parameters by hand: see the layers' sizes; bytes of them by the estimates of `vmoe train --dry-run`."""
     found = ask_run(load_config("tiny.yaml", ["train.ema_decay=0.99"]), 2)
     assert found.no_data is None
@@ -167,14 +156,14 @@ def test_lines_are_aligned():
     ]
 
 
-def test_a_policy_that_there_is_not(inside, no_ffcv):
+def test_a_policy_that_there_is_not(both_worlds, no_ffcv):
     outcome, found = doctored("tiny.yaml", "augment.policy=rnad-m9")
     assert outcome.status == 1
     assert "augment.policy is 'rnad-m9'" in found["run", "task"]["found"]
     assert ("model", "model") not in found
 
 
-def test_findings_come_when_they_are_known(inside, no_ffcv, monkeypatch):
+def test_findings_come_when_they_are_known(both_worlds, no_ffcv, monkeypatch):
     """What needs no torch does not wait for it, and a check does not wait for those after it."""
     released = Path("released")
     monkeypatch.setattr(doctor, "_with_torch", partial(_waiting, released))
@@ -198,7 +187,7 @@ def _waiting(released, checks, at):
     yield "late", ok("second", "")
 
 
-def test_torch_that_kills_its_process_is_a_finding(inside, no_ffcv, monkeypatch):
+def test_torch_that_kills_its_process_is_a_finding(both_worlds, no_ffcv, monkeypatch):
     def die(checks, at):
         os.kill(os.getpid(), signal.SIGILL)
         yield None
@@ -211,7 +200,7 @@ def test_torch_that_kills_its_process_is_a_finding(inside, no_ffcv, monkeypatch)
     assert ("machine", "memory") in found
 
 
-def test_a_process_that_ends_on_the_way_leaves_what_it_found(inside, no_ffcv, monkeypatch):
+def test_a_process_that_ends_on_the_way_leaves_what_it_found(both_worlds, no_ffcv, monkeypatch):
     def die(checks, at):
         yield None
         yield "devices", ok("imports", "torch")

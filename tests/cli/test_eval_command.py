@@ -13,7 +13,7 @@ import timm
 import torch
 from PIL import Image
 from torch.nn import functional
-from world import make_images, make_world, vmoe
+from world import TIMM, hub_with_weights, make_images, make_world, vmoe
 
 import vmoe as package
 from vmoe.data import Normalize, write_beton
@@ -265,16 +265,11 @@ def test_images_in_another_order_are_no_pairs(inside, tmp_path):
 
 # --- timm's models ---------------------------------------------------------------------------------------
 
-TIMM = "vit_tiny_patch16_224"
-
 
 @pytest.fixture
 def pretrained(inside, monkeypatch):
     """Weights that the Hub would send for TIMM."""
-    torch.manual_seed(11)
-    host = timm.create_model(TIMM).eval()
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: host.state_dict())
-    return host
+    return hub_with_weights(monkeypatch)
 
 
 def test_a_pretrained_model_is_evaluated_as_timm_does(pretrained, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from torch.nn import functional
-from world import make_world, vmoe
+from world import TIMM, hub_with_weights, make_world, vmoe
 
 import vmoe as package
 from vmoe.cli.tasks import assembly_of
@@ -273,15 +273,11 @@ def test_a_run_is_not_resumed_from_other_weights(inside):
 
 # --- timm's models ---------------------------------------------------------------------------------------
 
-TIMM = "vit_tiny_patch16_224"
-
 
 @pytest.fixture
 def pretrained(inside, monkeypatch):
     """Weights that the Hub would send for TIMM; and a config for that model."""
-    torch.manual_seed(11)
-    host = timm.create_model(TIMM).eval()
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: host.state_dict())
+    host = hub_with_weights(monkeypatch)
     text = re.sub(r"model: .*", f"model: {{name: {TIMM}}}", Path("tiny.yaml").read_text())
     Path("whole.yaml").write_text(text.replace("image_size: 8", "image_size: 224"))
     return host

@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
+import timm
+import torch
 from PIL import Image
+from torch import nn
 
 from vmoe.cli import main
+
+TIMM = "vit_tiny_patch16_224"  # that `hub_with_weights` has weights of
 
 CONFIG = """\
 output: runs/tiny
@@ -46,6 +52,14 @@ def vmoe(*arguments: str) -> Outcome:
         except SystemExit as exit_:  # argparse
             status = int(exit_.code or 0)
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def hub_with_weights(patch: pytest.MonkeyPatch) -> nn.Module:
+    """Let timm find pretrained weights of TIMM, as from a network; the model that has them."""
+    torch.manual_seed(11)
+    host = timm.create_model(TIMM).eval()
+    patch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: host.state_dict())
+    return host
 
 
 def make_images(folder: Path, classes: tuple[str, ...], count: int, size: tuple[int, int] = (8, 8)) -> None:
