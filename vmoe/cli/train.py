@@ -135,8 +135,8 @@ def build_on(
     torch.manual_seed(config.seed)
     model = assembly.build_model(data.entry, start).to(processes.device)
     task = assembly.task(data.entry, data.val, processes.device)
-    cost = measure_cost(model, task)
-    costs = {each.shape[1:]: measure_cost(model, task, each) for each in task.train_samples}
+    samples = {each.shape[1:]: each for each in (*task.train_samples, task.sample)}  # mostly of one shape
+    costs = {shape: measure_cost(model, task, each) for shape, each in samples.items()}
     if config.model.grad_checkpointing:
         assembly.backbone.enable_checkpointing(model)
     optimizer = build_optimizer(model, config.optimizer)
@@ -150,7 +150,7 @@ def build_on(
         train_loader=data.train,
         val_loader=data.val,
         schedule=build_schedule(optimizer, config.schedule, len(data.train) // config.train.accumulate),
-        cost=cost,
+        cost=costs[task.sample.shape[1:]],
         train_costs=costs,
         folder=folder,
         identity=assembly.describe_model(data.entry),

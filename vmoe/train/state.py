@@ -90,7 +90,7 @@ class TrainState:
 class Parts:
     """What a run is made of.
 
-    cost: of the task's sample; train_costs: of a sample of each shape that is trained on.
+    cost: of the task's sample; train_costs: of a sample of each shape, that one and those trained on.
     identity: the entries of a checkpoint that say what the model is: model, data, config, evaluate.
     """
 
