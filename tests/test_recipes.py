@@ -36,7 +36,8 @@ OURS = (
     *("data.workers", "data.timeout", "schedule.max_steps", "model.weights", "model.grad_checkpointing"),
     *("train.device", "train.precision", "train.compile", "train.channels_last", "train.accumulate", "train.log_every"),
     *("train.eval_every", "train.eval_every_steps", "train.routing_every", "train.probe_samples", "train.tensorboard"),
-    *("train.wandb", "train.peak_tflops", "train.resume"),
+    *("train.wandb", "train.peak_tflops", "train.resume", "train.timeout"),
+    *("train.max_nonfinite", "train.spike_factor", "train.max_returns"),
 )
 
 DEIT = {

@@ -10,8 +10,9 @@ from memory import tiny_config, tiny_run
 from vmoe.moe import Balance
 from vmoe.train import loop
 from vmoe.train.checkpoint import read_checkpoint
-from vmoe.train.loop import evaluate_now, fit, micro_step, update
+from vmoe.train.loop import evaluate_now, fit
 from vmoe.train.meter import Meter
+from vmoe.train.step import compute_gradients, micro_step, update
 
 GATES = ("dense", "topk", "self", "random", "aoe", "relu", "routing_free", "expert_choice", "soft")
 
@@ -71,7 +72,7 @@ def test_a_run_that_dies_in_an_evaluation_goes_on_with_its_last_step(tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             fit(first, parts)
     second, parts = tiny_run(tiny_config(*overrides), tmp_path / "run")
-    second.load(read_checkpoint(parts.folder.last))
+    second.load(read_checkpoint(parts.folder.checkpoints.last))
     assert (second.step, second.evaluated) == (12, 6)
     parts.folder.start("", parts.processes, step=second.step, evaluated=second.evaluated)
     fit(second, parts)
@@ -97,15 +98,15 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(tmp_path):
 
 def test_clipping_bounds_the_gradient_norm(tmp_path):
     state, parts = tiny_run(tiny_config("optimizer.clip_grad=0.01", "optimizer.kind=sgd"), tmp_path)
-    loader = parts.train_loader
-    micro_step(state, parts, state.model, (loader.images[:8], loader.labels[:8]), Meter(parts, state.model))
+    batch = parts.train_loader.images[:8], parts.train_loader.labels[:8]
+    found = compute_gradients(state, parts, state.model, [batch], Meter(parts, state.model))
     norms = []
     state.optimizer.register_step_pre_hook(
         lambda optimizer, *_: norms.append(
             torch.cat([p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]).norm()
         )
     )
-    update(state, parts)
+    update(state, parts, found.norm)
     assert float(norms[0]) == pytest.approx(0.01, rel=1e-4)
 
 
@@ -130,10 +131,10 @@ def test_best_checkpoint_is_of_the_best_evaluation_and_last_of_the_last(tmp_path
     state, parts = tiny_run(tiny_config("schedule.epochs=4"), tmp_path)
     fit(state, parts)
     evaluations = {entry["step"]: entry["top1"] for entry in read_metrics(parts, "evaluation")}
-    best = read_checkpoint(parts.folder.best)["training"]
+    best = read_checkpoint(parts.folder.checkpoints.best)["training"]
     assert best["best"] == max(evaluations.values())
     assert evaluations[best["step"]] == max(evaluations.values())
-    assert read_checkpoint(parts.folder.last)["training"]["step"] == 4 * parts.steps_per_epoch
+    assert read_checkpoint(parts.folder.checkpoints.last)["training"]["step"] == 4 * parts.steps_per_epoch
 
 
 def test_the_moving_average_is_evaluated_where_the_config_says_so(tmp_path):
@@ -145,17 +146,80 @@ def test_the_moving_average_is_evaluated_where_the_config_says_so(tmp_path):
     assert evaluation.scores.figures["loss"] > 0.5  # an average that has hardly moved has not learned
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(tmp_path):
-    state, parts = tiny_run(tiny_config("schedule.epochs=3"), tmp_path)
+class Diverging(Balance):
+    """A loss that is no number at some steps."""
 
-    class Diverging(Balance):
-        def forward(self, routings):
-            return float("nan") if state.step >= parts.steps_per_epoch else 0.0
+    def __init__(self, state, steps):
+        super().__init__()
+        self.state, self.steps = state, steps
 
-    state.balance = Diverging()
-    with pytest.raises(FloatingPointError, match=r"by step 7 .*the last checkpoint is .*last.pt"):
+    def forward(self, routings):
+        return float("nan") if self.state.step in self.steps else 0.0
+
+
+def test_steps_that_are_not_finite_are_left_out(tmp_path, capsys):
+    """The weights are those of a run whose learning rate was 0 in these steps, and whose optimizer never saw them."""
+    state, parts = tiny_run(tiny_config("schedule.epochs=2", "train.max_nonfinite=2"), tmp_path)
+    state.balance = Diverging(state, {4, 5, 8})
+    before = {}
+    state.optimizer.register_step_pre_hook(lambda *_: before.update({state.step: weights_of(state)}))
+    fit(state, parts)
+    assert sorted(before) == [0, 1, 2, 3, 6, 7, 9, 10, 11]
+    assert all(torch.isfinite(tensor).all() for tensor in weights_of(state).values())
+    assert state.optimizer.state[next(state.model.parameters())]["step"] == 9
+    assert [entry["left_out"] for entry in read_metrics(parts, "train")] == [0, 0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 0]
+    assert read_metrics(parts, "train")[4]["loss"] is None
+    assert "step 6: the loss is nan" in (told := capsys.readouterr().err)
+    assert "no update (2 of at most 2 in a row)" in told
+
+
+def test_too_many_of_them_in_a_row_stop_the_run_which_keeps_its_checkpoints(tmp_path):
+    state, parts = tiny_run(tiny_config("schedule.epochs=3", "train.max_nonfinite=2"), tmp_path)
+    state.balance = Diverging(state, range(parts.steps_per_epoch, 100))
+    with pytest.raises(FloatingPointError, match=r"step 9: .*3 steps in a row .* the last checkpoint is .*last.pt"):
         fit(state, parts)
-    assert read_checkpoint(parts.folder.last)["training"]["step"] == parts.steps_per_epoch
+    assert read_checkpoint(parts.folder.checkpoints.last)["training"]["step"] == parts.steps_per_epoch
+
+
+def test_a_spike_sends_the_run_back_and_on_with_later_data(tmp_path, capsys):
+    overrides = ("schedule.epochs=6", "train.spike_factor=3", "train.ema_decay=0.9")
+    state, parts = tiny_run(tiny_config(*overrides), tmp_path)
+    spikes = {26: 1}  # at that position of the data, once it is read
+
+    class Spiking(Balance):
+        def forward(self, routings):
+            return 50.0 if spikes.get(state.position) else 0.0
+
+    state.balance = Spiking()
+    read, epoch = [], parts.train_loader.epoch
+
+    def reading(number, first=0):
+        for place, batch in enumerate(epoch(number, first), number * parts.steps_per_epoch + first):
+            read.append(place)
+            yield batch
+
+    parts.train_loader.epoch = reading
+    fit(state, parts)
+    assert state.step == parts.last_step == 36
+    assert (state.returns, state.left_out_data) == (1, 3)
+    # Steps 24 and 25 were taken, and taken back; that of place 26 never was; one batch ahead had been read.
+    assert read == [*range(24), 24, 25, 26, 27, *range(27, 39)]
+    assert [entry["step"] for entry in read_metrics(parts, "train")] == list(range(1, 37))
+    assert [entry["step"] for entry in read_metrics(parts, "evaluation")] == [6, 12, 18, 24, 30, 36]
+    assert "back to" in capsys.readouterr().err
+
+
+def test_a_run_goes_back_so_often_and_no_more(tmp_path):
+    state, parts = tiny_run(tiny_config("schedule.epochs=9", "train.spike_factor=2", "train.max_returns=2"), tmp_path)
+
+    class Spiking(Balance):
+        def forward(self, routings):
+            return 50.0 if state.step == 30 else 0.0
+
+    state.balance = Spiking()
+    with pytest.raises(FloatingPointError, match=r"step 31: .*gone back 2 times already"):
+        fit(state, parts)
+    assert state.returns == 2
 
 
 def test_evaluations_come_as_often_as_the_config_says(tmp_path):
@@ -177,7 +241,7 @@ def test_a_compiled_run_learns_the_same(tmp_path, monkeypatch):
         state, parts = tiny_run(tiny_config(f"train.compile={compiled}", "schedule.epochs=1"), tmp_path / compiled)
         fit(state, parts)
         losses[compiled] = [entry["loss"] for entry in read_metrics(parts, "train")]
-        assert not any("_orig_mod" in name for name in read_checkpoint(parts.folder.last)["weights"])
+        assert not any("_orig_mod" in name for name in read_checkpoint(parts.folder.checkpoints.last)["weights"])
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-5)
 
 

@@ -13,8 +13,9 @@ from vmoe.data.tokens import IGNORE
 from vmoe.moe import mean_figures, record
 from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.evaluate import evaluate
-from vmoe.train.loop import fit, micro_step
+from vmoe.train.loop import fit
 from vmoe.train.meter import Meter
+from vmoe.train.step import micro_step
 from vmoe.train.text import Perplexity, TextSize
 from vmoe.train.utilisation import model_flops_utilisation
 

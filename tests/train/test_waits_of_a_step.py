@@ -1,4 +1,4 @@
-"""Between two lines of the log a training step reads nothing from its device; and how long it waits for data."""
+"""A training step reads from its device once, before its update; and how long it waits for data."""
 
 import json
 from contextlib import contextmanager
@@ -68,16 +68,20 @@ def watching():
     ],
     ids=lambda overrides: " ".join(overrides) or "plain",
 )
-def test_a_step_reads_nothing_but_at_a_line(overrides, tmp_path, monkeypatch):
-    """torch's optimizer aside: the step counts that it reads lie in the CPU's memory, on any device."""
+def test_a_step_reads_once_before_its_update(overrides, tmp_path, monkeypatch):
+    """Its loss and the norm of its gradient, once all of its forward and backward was given to the device.
+
+    torch's optimizer aside: the step counts that it reads lie in the CPU's memory, on any device.
+    """
     state, parts = tiny_run(tiny_config(*overrides), tmp_path)
-    monkeypatch.setattr(state.optimizer, "step", lambda: None)
     state.model.train()
     meter = Meter(parts, state.model)
     with watching() as read:
+        monkeypatch.setattr(state.optimizer, "step", lambda: read.append("update"))
         for _ in steps_until(4, state, parts, state.model, meter):
-            assert read == [], f"step {state.step}"
-        meter.since_log(state.step)
+            assert read == ["tolist", "update"]
+            read.clear()
+        meter.since_log()
     assert "tolist" in read
     assert state.step == 4
 
@@ -111,7 +115,9 @@ class Clock:
 
 
 def test_the_share_of_the_time_that_a_run_waits_for_data(tmp_path, monkeypatch):
-    """A batch is there after 3 seconds, and computed in 1: of 3 + 1 seconds, 3 are waiting."""
+    """A batch is there after 3 seconds, and computed in 1: of 3 + 1 seconds, 3 are waiting. A step's batches are read
+    before the update of the step before, so the first line has those of one step more.
+    """
     clock = Clock()
     monkeypatch.setattr("vmoe.train.meter.time", clock)
     state, parts = tiny_run(tiny_config("train.log_every=2", "train.accumulate=2"), tmp_path)
@@ -128,12 +134,13 @@ def test_the_share_of_the_time_that_a_run_waits_for_data(tmp_path, monkeypatch):
 
     monkeypatch.setattr(parts.train_loader, "epoch", slow_epoch)
     monkeypatch.setattr(parts.task, "training_loss", slow_loss)
-    train_until(5, state, parts, state.model)
+    train_until(5, state, parts, state.model, Meter(parts, state.model))
     lines = [json.loads(line) for line in parts.folder.metrics.read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
-    for line in lines:
-        assert line["data_wait"] == line["data_wait_max"] == 3 / 4
-        assert line["images_per_second"] == 8 / 8  # of 2 micro-batches of 4, each 4 seconds
+    for line, waiting in zip(lines, (3 * 2 * 3, 2 * 2 * 3), strict=True):  # steps, micro-batches, seconds
+        seconds = waiting + 2 * 2 * 1
+        assert line["data_wait"] == line["data_wait_max"] == waiting / seconds
+        assert line["images_per_second"] == 2 * 8 / seconds
         assert line["resident_gib"] == pytest.approx(resident() / GIB, rel=0.2)
 
 

@@ -14,10 +14,12 @@ from vmoe.data.stages import Rate
 from vmoe.moe.collective import largest_over_processes
 from vmoe.train.distributed import Processes
 from vmoe.train.evaluate import evaluate
-from vmoe.train.loop import evaluated_model, steps_until, wrap
+from vmoe.train.loop import StoppedBetweenSteps, evaluated_model, steps_until
 from vmoe.train.memory import GIB, peak, reserved, start_of_peak
 from vmoe.train.meter import Meter, SinceLog
+from vmoe.train.spikes import LossSpike
 from vmoe.train.state import Parts, TrainState
+from vmoe.train.step import wrap
 
 from .plan import train_flops_between
 
@@ -68,7 +70,7 @@ class EvaluationPace:
 def time_steps(state: TrainState, parts: Parts, seconds: float) -> Steps:
     """Train for about so many seconds, after a while to warm up. Every process takes part, and none writes.
 
-    The state is another one afterwards. Raises `FloatingPointError` for a loss that is not finite.
+    The state is another one afterwards. Raises what a run would end with.
     """
     processes, network = parts.processes, wrap(state.model, parts)
     state.model.train()
@@ -80,7 +82,7 @@ def time_steps(state: TrainState, parts: Parts, seconds: float) -> Steps:
         warming = Watch(processes)
         while state.step < first + WARM_UP or warming.seconds() < WARMING * seconds:
             next(steps)
-        early, warm_up, begin, size = meter.since_log(state.step), state.step - first, state.step, 1
+        early, warm_up, begin, size = meter.since_log(), state.step - first, state.step, 1
         whole = Watch(processes)
         while len(rates) < 2 or whole.seconds() < seconds:
             group = Watch(processes)
@@ -90,8 +92,8 @@ def time_steps(state: TrainState, parts: Parts, seconds: float) -> Steps:
             rates.append(size / took)
             size = max(1, min(2 * size, round(size * seconds / GROUPS / took)))
         lasted = whole.seconds()
-    since = meter.since_log(state.step)
-    meter.close(state)
+    since, shapes = meter.since_log(), tuple(meter.samples)
+    meter.settle(state)
     on_gpu = processes.device.type == "cuda"
     most = int(max(early.memory, since.memory) * GIB) if on_gpu else peak(processes.device)
     before, most, held = largest_over_processes([before, most, reserved(processes.device) or 0], processes.device)
@@ -103,7 +105,7 @@ def time_steps(state: TrainState, parts: Parts, seconds: float) -> Steps:
         since=since,
         flops=(state.train_flops - spent) / (state.step - first),
         planned_flops=train_flops_between(first, state.step, parts) / (state.step - first),
-        shapes=tuple(meter.samples),
+        shapes=shapes,
         before=before,
         peak=most,
         reserved=held or None,
@@ -113,8 +115,13 @@ def time_steps(state: TrainState, parts: Parts, seconds: float) -> Steps:
 def _endless(state: TrainState, parts: Parts, network: nn.Module, meter: Meter) -> Generator[None, None, None]:
     """Steps, epoch after epoch."""
     while True:
-        end = (state.step // parts.steps_per_epoch + 1) * parts.steps_per_epoch
-        yield from steps_until(end, state, parts, network, meter)
+        end = state.step + parts.steps_per_epoch - state.position % parts.steps_per_epoch
+        try:
+            yield from steps_until(end, state, parts, network, meter)
+        except StoppedBetweenSteps as stopped:
+            raise stopped.cause from None
+        except LossSpike:  # nothing is learned here
+            state.recent_losses = []
 
 
 def time_evaluation(state: TrainState, parts: Parts, seconds: float) -> EvaluationPace:

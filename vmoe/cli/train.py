@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -12,9 +12,9 @@ from torch import nn
 
 from vmoe.config import ConfigError, RunConfig, dump_config, load_config
 from vmoe.moe import balance_for
-from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes, barrier, start_processes
+from vmoe.train.interrupt import Interrupted
 from vmoe.train.loop import evaluated_model, fit
 from vmoe.train.optim import build_optimizer, build_schedule
 from vmoe.train.precision import choose_precision, loss_scaler, set_float32_products
@@ -26,21 +26,18 @@ from vmoe.train.utilisation import model_flops_utilisation
 
 from .class_files import save_class_accuracy
 from .estimate import describe_estimate
-from .flatten import flatten
 from .outcome import Outcome, announce
 from .plan import describe_plan
+from .resume import goes_on, keep_batch, resumable
 from .routing_files import save_routing
 from .tasks import Data, Start, assembly_of
 from .weights import start_of
 
-# What a resumed run may change: where it is kept, how long the trial is, how it looks at itself.
-MAY_DIFFER = (
-    *("output", "schedule.max_steps", "data.workers", "data.timeout", "train.resume"),
-    *("train.log_every", "train.routing_every", "train.tensorboard", "train.wandb"),
-)
+INTERRUPTED = 75  # exit status: stopped by a signal, and goes on when it is started again (EX_TEMPFAIL of sysexits.h)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
+    """Returns the exit status: 0, or `INTERRUPTED`."""
     if options.time is not None:
         check_time(options)
     overrides = [argument for argument in options.arguments if "=" in argument]
@@ -53,8 +50,14 @@ def run(options: argparse.Namespace) -> None:
         if options.print_config:
             print(dump_config(config), end="")
             continue
-        with start_processes(config.train.device) as processes:
-            train(config, processes, dry_run=options.dry_run, seconds=options.time)
+        with start_processes(config.train.device, timeout=config.train.timeout) as processes:
+            try:
+                train(config, processes, dry_run=options.dry_run, seconds=options.time)
+            except Interrupted as interrupted:
+                if processes.first:
+                    print(f"vmoe train: {interrupted}; {config.output} goes on with train.resume=auto", file=sys.stderr)
+                return INTERRUPTED
+    return 0
 
 
 def check_time(options: argparse.Namespace) -> None:
@@ -79,7 +82,9 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: fl
     """Train a config to its end, or only say what that would take; seconds: by timing it for about so long."""
     folder = RunFolder(config.output, writes=processes.first)
     checkpoint = resumable(config, folder)
-    if checkpoint is None and not dry_run:
+    if checkpoint is not None:
+        config = keep_batch(config, checkpoint, processes)
+    elif not dry_run and not goes_on(config):
         folder.refuse_if_used()
     start = start_of(config) if checkpoint is None else None  # a resumed run goes on from its own weights alone
     state, parts = build(config, processes, folder, start)
@@ -96,7 +101,7 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: fl
     barrier()  # every process has looked at the folder before the first one writes to it
     folder.start(dump_config(config), processes, step=state.step, evaluated=state.evaluated)
     sinks = open_sinks(config, config.output, step=state.step) if processes.first else []
-    with folder.logging_to(sinks):
+    with folder.logging_to(sinks), parts.interrupts:
         evaluation = fit(state, parts)
     result = describe_result(
         evaluation,
@@ -169,18 +174,3 @@ def build_ema(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
     tied = len(list(model.parameters())) < len(list(model.named_parameters(remove_duplicate=False)))
     train = config.train
     return ModelEmaV3(model, decay=train.ema_decay, use_warmup=train.ema_warmup, exclude_buffers=tied)
-
-
-def resumable(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or None. Raises `ConfigError` if it is of another config."""
-    if config.train.resume == "never" or not folder.last.exists():
-        return None
-    checkpoint = read_checkpoint(folder.last)
-    now, then = flatten(config.model_dump(mode="json")), flatten(checkpoint["config"])
-    changed = [key for key in sorted({*now, *then}) if key not in MAY_DIFFER and now.get(key) != then.get(key)]
-    if changed:
-        listed = "; ".join(f"{key} is {now.get(key)!r}, was {then.get(key)!r}" for key in changed)
-        raise ConfigError(
-            f"cannot go on with the run in {folder.path}: {listed}. Allowed to differ: {', '.join(MAY_DIFFER)}"
-        )
-    return checkpoint

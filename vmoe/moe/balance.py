@@ -34,6 +34,9 @@ class Balance(nn.Module):
     def step(self) -> None:
         """Move what is controlled, once after each optimizer step, alike on every rank."""
 
+    def forget(self) -> None:
+        """Leave out what was counted since the last step, for an optimizer step that is not taken."""
+
     def figures(self) -> dict[str, Tensor]:
         """What is worth a line in the log."""
         return {}
@@ -86,6 +89,9 @@ class BiasBalance(SwitchBalance):
         above_LE = pairs_LE.sum(1, keepdim=True) - pairs_LE.shape[1] * pairs_LE
         for gate, above_E in zip(self.gates, above_LE, strict=True):
             biases_of(gate).add_(above_E.sign())
+        self.forget()
+
+    def forget(self) -> None:
         self.pairs.zero_()
 
 
@@ -134,6 +140,9 @@ class AdaptiveBalance(Balance):
         counts = sum_over_processes(torch.stack([self.active_pairs, self.all_pairs]))
         self.density.copy_(counts[0] / counts[1].double())
         self.adapt(self.density)
+        self.forget()
+
+    def forget(self) -> None:
         self.active_pairs.zero_()
         self.all_pairs.zero_()
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,12 @@ import torch.distributed as dist
 from vmoe.moe.collective import is_distributed
 
 from .heap import keep_freed_memory
+
+TIMEOUT = 1800.0  # seconds
+
+
+class OtherProcessError(ConnectionError):
+    """This process cannot go on because of another one."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +39,13 @@ class Processes:
 
 
 @contextmanager
-def start_processes(device: str) -> Iterator[Processes]:
+def start_processes(device: str, *, timeout: float = TIMEOUT) -> Iterator[Processes]:
     """Join the process group that torchrun describes, if any, and leave it at the end.
 
-    device: ``cpu``, ``cuda`` or ``auto``. nccl on GPUs, gloo on CPUs.
-    Raises `ValueError`: cuda is asked for and torch sees none.
+    device: ``cpu``, ``cuda`` or ``auto``. GPUs speak nccl with each other, and hosts gloo.
+    timeout: the longest, in seconds, that processes wait for each other.
+    Raises `ValueError`: cuda is asked for and torch sees none. Within, an exchange that fails because another process
+    is gone or does not answer raises `OtherProcessError`.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("train.device is 'cuda', but torch sees no CUDA device; allowed here: cpu, auto")
@@ -50,12 +59,28 @@ def start_processes(device: str) -> Iterator[Processes]:
     if "WORLD_SIZE" not in os.environ:
         yield Processes(0, 1, 0, 1, chosen)
         return
-    dist.init_process_group("nccl" if on_cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timedelta(seconds=timeout))
     try:
         local_world = int(os.environ["LOCAL_WORLD_SIZE"])
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank, local_world, chosen)
+    except RuntimeError as error:
+        if not is_of_an_exchange(error):
+            raise
+        raise OtherProcessError(
+            f"another process of this run is gone, or did not answer for {timeout:g} s: {brief(error)}"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def is_of_an_exchange(error: RuntimeError) -> bool:
+    """Whether an exchange between processes failed; gloo has no class of its own for that."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+def brief(error: Exception) -> str:
+    """The first line of a message from torch, or the error's name where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def barrier() -> None:

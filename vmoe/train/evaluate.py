@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from vmoe.moe import Routing, RoutingFigures, RoutingStats, evaluating, record
+from vmoe.moe.collective import largest_over_processes
 
+from .agreement import agree, failure_of_all
 from .distributed import Processes
+from .interrupt import Interrupted, Interrupts
 from .judging import mean_of_views
-from .loaders import Loader
+from .loaders import Batch, Loader
 from .precision import autocast
 from .progress import Progress
 from .task import Scorer, Scores, Task
@@ -36,6 +39,30 @@ class Evaluation:
     changed: Mapping[str, float] = field(default_factory=dict)
 
 
+def in_step(
+    batches: Iterator[Batch], loader: Loader, processes: Processes, interrupts: Interrupts | None
+) -> Iterator[Batch]:
+    """This process's batches; before each of them all processes agree that every one has what it needs.
+
+    Raises as `evaluate` does.
+    """
+    (rounds,) = largest_over_processes([len(loader)], processes.device)
+    for _ in range(rounds):
+        batch: Batch | None = None
+        error: Exception | None = None
+        try:
+            batch = next(batches, None)
+        except Exception as met:  # whatever it is, the other processes must not wait for this one
+            error = met
+        verdict = agree(processes, interrupt=0 if interrupts is None else interrupts.received, error=error)
+        if verdict.failed:
+            raise failure_of_all(processes, error)
+        if verdict.interrupt is not None:
+            raise Interrupted(verdict.interrupt)
+        if batch is not None:
+            yield batch
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -48,14 +75,16 @@ def evaluate(
     scorer: Scorer | None = None,
     mirror: Callable[[Tensor], Tensor] | None = None,
     batches: int | None = None,
+    interrupts: Interrupts | None = None,
 ) -> Evaluation:
     """Evaluate a model over everything that the loader's processes hold between them.
 
     precision: of autocast; float32 turns it off. routing: whether to count how tokens were routed; without it the
     layers keep no books at all. scorer: a new one that judges in place of the task's own. mirror: makes a second view
     of prepared inputs, whose probabilities are averaged with those of the first; routing is counted of the first alone.
-    batches: so many of each process at most, for a look at the speed; None for all.
-    Raises `RuntimeError` if the number counted is not the number the data set has.
+    batches: so many of each process at most, for a look at the speed; None for all. interrupts: signals that end it.
+    Raises `RuntimeError` if the number counted is not the number the data set has; on every process `Interrupted`, and
+    the loader's error where one process met one (`OtherProcessError` on the others).
     """
     device = processes.device
     scorer = scorer or task.scorer()
@@ -68,7 +97,7 @@ def evaluate(
         closing(loader.epoch(0)) as epoch,
         recording as routings,
     ):
-        for inputs, targets in islice(epoch, batches):
+        for inputs, targets in in_step(islice(epoch, batches), loader, processes, interrupts):
             prepared = task.prepare(inputs.to(device, non_blocking=True))
             with autocast(device, precision):
                 logits = task.forward(model, prepared)

@@ -2,64 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+import sys
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-import numpy as np
-import torch
-from timm.utils import random_seed
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from vmoe.moe import mean_figures, record
+from vmoe.moe import mean_figures
 
-from .checkpoint import save_checkpoint
+from .agreement import Verdict, agree, failure_of_all
 from .evaluate import Evaluation, evaluate
-from .loaders import Batch
+from .interrupt import Interrupted
 from .meter import Meter, describe_routing, describe_served, log_training
-from .precision import autocast
 from .probe import Probe, changed_tokens
 from .progress import Progress
+from .snapshot import snapshot
+from .spikes import LossSpike, go_back, is_spike
 from .state import Parts, TrainState
+from .step import Ahead, compute_gradients, conclude, read_ahead, seed_step, wrap
+
+
+class StoppedBetweenSteps(Exception):  # noqa: N818  # its cause is the error
+    """Training cannot go on, and the state is whole. cause: what the run ends with."""
+
+    def __init__(self, cause: Exception):
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 def fit(state: TrainState, parts: Parts) -> Evaluation:
     """Train to the end of the schedule, with evaluations and checkpoints on the way; return the last evaluation.
 
-    Raises `FloatingPointError` when the loss is no longer finite; earlier checkpoints remain.
+    Raises on every process, after a checkpoint where one is due: `Interrupted` where one of them got a signal (of
+    `parts.interrupts`); an error of a loader; `OtherProcessError` where another process met one or is gone;
+    `FloatingPointError` where too many steps in a row had no finite loss and gradient, or too many losses were spikes.
     """
     network = wrap(state.model, parts)
+    meter = Meter(parts, state.model)
+    if state.line is not None:
+        meter.load_state_dict(state.line)
     evaluation: Evaluation | None = None
+    saved = state.step
     while True:
         if parts.evaluates_at(state.step) and state.evaluated < state.step:
-            evaluation = evaluate_and_compare(state, parts)
+            evaluation = evaluate_and_compare(state, parts, meter)
         if state.step >= parts.last_step:
+            parts.folder.checkpoints.wait()
             return evaluation or evaluate_now(state, parts)
-        train_until(parts.next_stop(state.step), state, parts, network)
-        save(parts.folder.last, state, parts)  # before the evaluation, which may not live to see its end
+        try:
+            train_until(parts.next_stop(state.step, state.position), state, parts, network, meter)
+        except StoppedBetweenSteps as stopped:
+            if state.step > saved:
+                save(state, parts, meter)
+            parts.folder.checkpoints.wait()
+            raise stopped.cause from None
+        except LossSpike as spike:
+            go_back(state, parts, spike)
+            meter = Meter(parts, state.model)
+            if state.line is not None:
+                meter.load_state_dict(state.line)
+            saved = state.step
+            continue
+        save(state, parts, meter)  # before the evaluation, which may not live to see its end
+        saved = state.step
 
 
-def wrap(model: nn.Module, parts: Parts) -> nn.Module:
-    """The model as training calls it: compiled where the config asks for it, and wrapped for several processes."""
-    network: Any = torch.compile(model) if parts.config.train.compile else model
-    if parts.processes.world == 1:
-        return network
-    on_cuda = parts.processes.device.type == "cuda"
-    return DistributedDataParallel(network, device_ids=[parts.processes.device] if on_cuda else None)
-
-
-def train_until(stop: int, state: TrainState, parts: Parts, network: nn.Module) -> None:
+def train_until(stop: int, state: TrainState, parts: Parts, network: nn.Module, meter: Meter) -> None:
     """Optimizer steps up to number `stop`, see `steps_until`."""
     config, processes, task = parts.config, parts.processes, parts.task
-    epoch, done = divmod(state.step, parts.steps_per_epoch)
+    epoch, done = divmod(state.position, parts.steps_per_epoch)
     epochs = -(-parts.last_step // parts.steps_per_epoch)
     units = config.data.batch_size * task.units_per_sample
     state.model.train()
-    meter = Meter(parts, state.model)
+    meter.start()
     progress = Progress(
         f"epoch {epoch + 1}/{epochs}",
         parts.steps_per_epoch * units,
@@ -67,92 +84,73 @@ def train_until(stop: int, state: TrainState, parts: Parts, network: nn.Module) 
         show=processes.first,
         done=done * units,
     )
-    with progress, closing(steps_until(stop, state, parts, network, meter)) as steps:
-        for _ in steps:
-            progress.advance(units)
-            if state.step % config.train.log_every == 0:
-                log_training(state, parts, meter, progress)
-    meter.close(state)
+    try:
+        with progress, closing(steps_until(stop, state, parts, network, meter)) as steps:
+            for _ in steps:
+                progress.advance(units)
+                if state.step % config.train.log_every == 0:
+                    log_training(state, parts, meter, progress)
+    except (StoppedBetweenSteps, LossSpike):
+        meter.settle(state)
+        raise
+    meter.settle(state)
 
 
 def steps_until(
     stop: int, state: TrainState, parts: Parts, network: nn.Module, meter: Meter
 ) -> Generator[None, None, None]:
-    """Take optimizer steps up to number `stop`, which is in the epoch that the next step belongs to, or its end; after
-    each there is a pause.
+    """Take optimizer steps up to number `stop`, whose data are in the epoch that the next step's are in, or at its end;
+    after each there is a pause.
+
+    The data of a step are read while the device still computes the step before. Raises `StoppedBetweenSteps` and
+    `LossSpike`, on every process.
     """
-    config = parts.config
-    epoch, done = divmod(state.step, parts.steps_per_epoch)
-    with closing(parts.train_loader.epoch(epoch, done * config.train.accumulate)) as batches:
+    config, processes = parts.config, parts.processes
+    epoch, done = divmod(state.position, parts.steps_per_epoch)
+    micro_batches = config.train.accumulate
+    with closing(parts.train_loader.epoch(epoch, done * micro_batches)) as batches:
+        ahead = read_ahead(batches, meter, micro_batches)
+        verdict = agree(processes, interrupt=parts.interrupts.received, error=ahead.error)
+        stop_if_needed(verdict, parts, ahead)
         while state.step < stop:
-            seed_step(config.seed, state.step, parts.processes.rank)
-            train_step(state, parts, network, batches, meter)
+            seed_step(config.seed, state.position, processes.rank)
+            found = compute_gradients(state, parts, network, ahead.batches, meter)
+            ahead = read_ahead(batches, meter, micro_batches) if state.step + 1 < stop else Ahead()
+            loss, norm = found.read()
+            verdict = agree(
+                processes, interrupt=parts.interrupts.received, error=ahead.error, loss=loss, gradient_norm=norm
+            )
+            if is_spike(verdict.loss, state.recent_losses, config.train.spike_factor):
+                raise LossSpike(state.step, verdict.loss)
+            state.remember(verdict.loss)
+            conclude(state, parts, found, verdict, meter)
             yield
+            stop_if_needed(verdict, parts, ahead)
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed what mixup, erasing, dropout and random routing draw from, by step and process alone: a run that goes on
-    from any step draws what it would have drawn.
-    """
-    random_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0]))
+def stop_if_needed(verdict: Verdict, parts: Parts, ahead: Ahead) -> None:
+    """Raise `StoppedBetweenSteps` where a process got a signal, or failed to read."""
+    if verdict.failed:
+        raise StoppedBetweenSteps(failure_of_all(parts.processes, ahead.error))
+    if verdict.interrupt is not None:
+        raise StoppedBetweenSteps(Interrupted(verdict.interrupt))
 
 
-def train_step(state: TrainState, parts: Parts, network: nn.Module, batches: Iterator[Batch], meter: Meter) -> None:
-    """One optimizer step: its micro-batches, whose gradients sum up, and the update."""
-    accumulate = parts.config.train.accumulate
-    for number in range(1, accumulate + 1):
-        with nullcontext() if number == accumulate else no_sync(network):
-            micro_step(state, parts, network, meter.read(batches), meter)
-    update(state, parts)
-
-
-def no_sync(network: nn.Module) -> AbstractContextManager[None]:
-    """Gradients stay on this process within."""
-    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
-
-
-def micro_step(state: TrainState, parts: Parts, network: nn.Module, batch: Batch, meter: Meter) -> None:
-    """Forward and backward of one micro-batch."""
-    device = parts.processes.device
-    inputs, targets = (tensor.to(device, non_blocking=True) for tensor in batch)
-    with record(state.model) as routings, autocast(device, parts.precision):
-        task_loss = parts.task.training_loss(network, inputs, targets)
-    balance_loss = state.balance(routings)
-    state.scaler.scale((task_loss + balance_loss) / parts.config.train.accumulate).backward()
-    meter.add(task_loss, balance_loss, routings, shape=inputs.shape, step=state.step)
-
-
-def update(state: TrainState, parts: Parts) -> None:
-    """Update the weights, then everything that follows the weights: controller, schedule, moving average."""
-    clip = parts.config.optimizer.clip_grad
-    if clip is not None:
-        state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.model.parameters(), clip)
-    parts.schedule.step_update(state.step)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad()
-    state.balance.step()
-    state.step += 1
-    if state.ema is not None:
-        state.ema.update(state.model, step=state.step)
-
-
-def evaluate_and_compare(state: TrainState, parts: Parts) -> Evaluation:
-    """Evaluate, and write best.pt when it is the best evaluation so far."""
+def evaluate_and_compare(state: TrainState, parts: Parts, meter: Meter) -> Evaluation:
+    """Evaluate, and save with what that came to, so that the best checkpoints are kept."""
     evaluation = evaluate_now(state, parts)
-    is_best = evaluation.scores.rank > state.best
     state.best = max(state.best, evaluation.scores.rank)
     state.evaluated = state.step
-    if is_best:
-        save(parts.folder.best, state, parts)
+    save(state, parts, meter, rank=evaluation.scores.rank)
     return evaluation
 
 
 def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
     """Evaluate the weights that count, and log it."""
     model = evaluated_model(state, parts)
-    evaluation = evaluate(model, parts.val_loader, parts.task, parts.processes, parts.precision)
+    evaluation = evaluate(
+        model, parts.val_loader, parts.task, parts.processes, parts.precision, interrupts=parts.interrupts
+    )
     if parts.probe is not None:
         evaluation = replace(evaluation, changed=compare_with_before(model, state, parts, parts.probe))
     routing = mean_figures(evaluation.routing) if evaluation.routing else None
@@ -193,14 +191,19 @@ def compare_with_before(model: nn.Module, state: TrainState, parts: Parts, probe
     return changed
 
 
-def save(path: Path, state: TrainState, parts: Parts) -> None:
-    """Write a checkpoint, if this process writes."""
+def save(state: TrainState, parts: Parts, meter: Meter, *, rank: float | None = None) -> None:
+    """Hand a snapshot to the run's store of checkpoints; training goes on while it is written. Weights that are not
+    finite are nothing to go on from, and are not saved.
+
+    rank: of its evaluation, if that is done.
+    """
+    training = {**state.state_dict(), "line": meter.state_dict(), "processes": parts.processes.world}
     if not parts.folder.writes:
         return
-    checkpoint = {
-        **parts.identity,
-        "weights": state.model.state_dict(),
-        "ema": state.ema.module.state_dict() if state.ema is not None else None,
-        "training": state.state_dict(),
-    }
-    save_checkpoint(path, checkpoint)
+    weights = state.model.state_dict()
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        print(f"step {state.step}: weights are not finite, and are not saved", file=sys.stderr, flush=True)
+        return
+    ema = None if state.ema is None else state.ema.module.state_dict()
+    checkpoint = {**parts.identity, "weights": weights, "ema": ema, "training": training}
+    parts.folder.checkpoints.save(snapshot(checkpoint), rank=rank)

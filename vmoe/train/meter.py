@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -27,13 +26,17 @@ SHORT_NAMES = {"balance_coefficient": "λ"}  # of the log in the line for people
 class SinceLog(NamedTuple):
     """Mean losses, units a second, waiting, memory and what experts served since the last line, over all processes.
 
+    gradient_norm: the mean over steps that were taken. left_out: steps that were not, since something was not finite;
+    the means are without them, and None where no step was taken.
     data_wait, data_wait_max: the share of the time that processes waited for a batch, their mean and the largest.
     memory: of the process that takes most (`MemoryOfLines`).
     routing: figures of each MoE layer, by its name; empty where nothing was counted.
     """
 
-    loss: float
-    balance_loss: float
+    loss: float | None
+    balance_loss: float | None
+    gradient_norm: float | None
+    left_out: int
     units_per_second: float
     data_wait: float
     data_wait_max: float
@@ -42,27 +45,65 @@ class SinceLog(NamedTuple):
     served: dict[str, dict[str, Any]]
 
 
+class Line:
+    """What the next line of the log is made of, on this process; on the device, until it is asked for.
+
+    losses (2,): sums over micro-batches of task and balance loss; pending (2,): of the step that is not concluded.
+    norms (): sum over steps. units, seconds, waited: of this process, while it trained.
+    """
+
+    def __init__(self, device: torch.device):
+        self.losses, self.pending, self.norms = (torch.zeros(size, device=device) for size in (2, 2, ()))
+        self.batches, self.pending_batches = 0, 0
+        self.steps, self.left_out = 0, 0
+        self.units, self.seconds, self.waited = 0, 0.0, 0.0
+
+    def close_step(self, norm: Tensor, *, taken: bool) -> None:
+        """Count the losses since the last call, or leave them out."""
+        if taken:
+            self.losses += self.pending
+            self.norms += norm
+            self.batches += self.pending_batches
+            self.steps += 1
+        else:
+            self.left_out += 1
+        self.pending.zero_()
+        self.pending_batches = 0
+
+
 class Meter:
-    """What the steps up to the next stop add up to. Counts stay on the device until they are asked for."""
+    """What training steps add up to. Counts stay on the device until they are asked for.
+
+    Its clock runs between `start` and `settle`.
+    """
 
     def __init__(self, parts: Parts, model: nn.Module):
         self.parts = parts
-        device = parts.processes.device
-        self.rows = {name: torch.zeros((), dtype=torch.int64, device=device) for name in parts.cost.layers}
+        self.device = parts.processes.device
+        self.rows = {name: torch.zeros((), dtype=torch.int64, device=self.device) for name in parts.cost.layers}
         self.loads = LoadStats(model) if parts.config.train.routing_every else None
         self.samples: Counter[torch.Size] = Counter()  # of this process, by their shape
-        self.memory = MemoryOfLines(device)
-        self.waited = 0.0  # seconds, for batches
-        self.start = time.perf_counter()
-        self.losses = torch.zeros(2, device=device)  # task and balance, since the last line
-        self.batches_since_log = 0
-        self.units_at_log, self.waited_at_log, self.time_at_log = 0, 0.0, self.start
+        self.memory = MemoryOfLines(self.device)
+        self.line = Line(self.device)
+        self.seconds = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Let the clock run from now on."""
+        self.since = time.perf_counter()
+
+    def _tick(self) -> None:
+        """Count the time until now."""
+        now = time.perf_counter()
+        self.seconds += now - self.since
+        self.line.seconds += now - self.since
+        self.since = now
 
     def read(self, batches: Iterator[Batch]) -> Batch:
         """The next batch. The time until it is here is waiting, though a GPU may still work on what came before."""
         start = time.perf_counter()
         batch = next(batches)
-        self.waited += time.perf_counter() - start
+        self.line.waited += time.perf_counter() - start
         return batch
 
     def add(
@@ -71,9 +112,10 @@ class Meter:
         """Count one micro-batch of this process. shape: (B, …), of its inputs. step: the number of its optimizer step,
         from 0.
         """
-        self.losses[0] += task_loss.detach()
-        self.losses[1] += balance_loss.detach() if isinstance(balance_loss, Tensor) else balance_loss
-        self.batches_since_log += 1
+        self.line.pending[0] += task_loss.detach()
+        self.line.pending[1] += balance_loss.detach() if isinstance(balance_loss, Tensor) else balance_loss
+        self.line.pending_batches += 1
+        self.line.units += shape[0] * self.parts.task.units_per_sample
         self.samples[shape[1:]] += shape[0]
         for name, routing in routings.items():
             self.rows[name] += routing.count_rows()
@@ -81,33 +123,30 @@ class Meter:
         if self.loads is not None and every is not None and (step + 1) % every == 0:
             self.loads.update(routings)
 
-    @property
-    def units(self) -> int:
-        """Of the steps so far, over all processes."""
-        return self.samples.total() * self.parts.task.units_per_sample * self.parts.processes.world
+    def close_step(self, norm: Tensor, *, taken: bool) -> None:
+        """Count a step's losses and the norm () of its gradients, or, where it is not taken, that it was left out."""
+        self.line.close_step(norm, taken=taken)
 
-    def since_log(self, step: int) -> SinceLog:
-        """What happened since this was last asked. Every process asks.
-
-        Raises `FloatingPointError`, on all processes, if a loss was not finite.
-        """
-        means = (self.losses / max(self.batches_since_log, 1)).tolist()  # here the device is waited for
-        now = time.perf_counter()
-        seconds = max(now - self.time_at_log, 1e-9)
-        waited = (self.waited - self.waited_at_log) / seconds
-        task, balance, waits, memory = zip(*self._of_each([*means, waited, self.memory.since_last()]), strict=True)
-        loss, balance_loss = fmean(task), fmean(balance)
-        if not math.isfinite(loss + balance_loss):
-            raise FloatingPointError(
-                f"by step {step} the loss is {loss}, with a balance loss of {balance_loss}; the last checkpoint is"
-                f" {self.parts.folder.last}. Try a smaller optimizer.lr, an optimizer.clip_grad, or"
-                " train.precision=float32"
-            )
-        rate = (self.units - self.units_at_log) / seconds
-        self.losses.zero_()
-        self.batches_since_log = 0
-        self.units_at_log, self.waited_at_log, self.time_at_log = self.units, self.waited, now
-        return SinceLog(loss, balance_loss, rate, fmean(waits), max(waits), max(memory), *self._routing_since_log())
+    def since_log(self) -> SinceLog:
+        """What happened since this was last asked. Every process asks."""
+        self._tick()
+        line, seconds = self.line, max(self.line.seconds, 1e-9)
+        sums = torch.cat([line.losses, line.norms[None]]).tolist()  # here the device is waited for
+        numbers = [*sums, line.batches, line.steps, line.units / seconds, line.waited / seconds]
+        *of_each, memory = zip(*self._of_each([*numbers, self.memory.since_last()]), strict=True)
+        task, balance, norms, batches, steps, rate, waits = of_each
+        self.line = Line(self.device)
+        return SinceLog(
+            mean_of(task, batches),
+            mean_of(balance, batches),
+            mean_of(norms, steps),
+            line.left_out,
+            sum(rate),
+            fmean(waits),
+            max(waits),
+            max(memory),
+            *self._routing_since_log(),
+        )
 
     def _of_each(self, numbers: list[float]) -> list[list[float]]:
         """These numbers of every process, in one exchange."""
@@ -127,22 +166,57 @@ class Meter:
         self.loads.clear()
         return figures, served
 
-    def close(self, state: TrainState) -> None:
-        """Add what was done, over all processes, to the state: units, seconds and FLOPs.
-
-        Raises `FloatingPointError` if a loss since the last line was not finite.
-        """
-        self.since_log(state.step)
+    def settle(self, state: TrainState) -> None:
+        """Stop the clock, and move what was done, over all processes, to the state: units, seconds and FLOPs."""
+        self._tick()
+        world = self.parts.processes.world
         rows = {name: int(sum_over_processes(count)) for name, count in self.rows.items()}
-        state.train_seconds += time.perf_counter() - self.start
-        state.train_units += self.units
+        units = self.samples.total() * self.parts.task.units_per_sample
         fixed = sum(count * self.parts.train_costs[shape].fixed_train_flops for shape, count in self.samples.items())
-        state.train_flops += fixed * self.parts.processes.world + self.parts.cost.train_flops_on_rows(rows)
+        state.train_seconds += self.seconds
+        state.train_units += units * world
+        state.train_flops += fixed * world + self.parts.cost.train_flops_on_rows(rows)
+        self.seconds = 0.0
+        self.samples.clear()
+        for count in self.rows.values():
+            count.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next line has of steps so far, over all processes, each of which calls this: a run that goes on
+        writes the line that it would have written, but for its times.
+        """
+        line, loads = self.line, {}
+        sums = [line.losses, line.norms, *(torch.tensor(number) for number in (line.batches, line.steps))]
+        summed = [sum_over_processes(tensor.detach().clone().to(self.device)).cpu() for tensor in sums]
+        if self.loads is not None:
+            for name, counts in self.loads.layers.items():
+                tensors = counts.tensors().items()
+                loads[name] = {key: sum_over_processes(tensor.clone()).cpu() for key, tensor in tensors}
+        names = ("losses", "norms", "batches", "steps")
+        return {**dict(zip(names, summed, strict=True)), "left_out": line.left_out, "loads": loads}
+
+    def load_state_dict(self, stored: dict[str, Any]) -> None:
+        """Go on with such a line. The first process has it all, since a line sums over them."""
+        self.line.left_out = stored["left_out"]
+        if not self.parts.processes.first:
+            return
+        self.line.losses += stored["losses"].to(self.device)
+        self.line.norms += stored["norms"].to(self.device)
+        self.line.batches, self.line.steps = int(stored["batches"]), int(stored["steps"])
+        if self.loads is not None:
+            for name, counts in stored["loads"].items():
+                for key, tensor in self.loads.layers[name].tensors().items():
+                    tensor.copy_(counts[key])
+
+
+def mean_of(sums: Sequence[float], numbers: Sequence[float]) -> float | None:
+    """The mean of everything that each process has a sum of, and so many numbers in it; None where there is nothing."""
+    return sum(sums) / sum(numbers) if sum(numbers) else None
 
 
 def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progress) -> None:
     """A line for people and one for metrics.jsonl."""
-    since = meter.since_log(state.step)
+    since = meter.since_log()
     rate_of_learning = max(group["lr"] for group in state.optimizer.param_groups)
     balance = {name: float(value) for name, value in state.balance.figures().items()}
     parts.folder.log(
@@ -152,6 +226,8 @@ def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progre
             "epoch": state.step / parts.steps_per_epoch,
             "loss": since.loss,
             "balance_loss": since.balance_loss,
+            "gradient_norm": since.gradient_norm,
+            "left_out": since.left_out,
             "lr": rate_of_learning,
             f"{parts.task.UNIT}s_per_second": since.units_per_second,
             "data_wait": since.data_wait,
@@ -164,7 +240,7 @@ def log_training(state: TrainState, parts: Parts, meter: Meter, progress: Progre
     )
     figures = [
         f"step {state.step}",
-        f"loss {since.loss:.4f}",
+        "no step taken" if since.loss is None else f"loss {since.loss:.4f}",
         f"lr {rate_of_learning:.2e}",
         f"{since.units_per_second:,.0f} {parts.task.SHORT}/s",
         f"data wait {since.data_wait:.0%}",

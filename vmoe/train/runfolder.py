@@ -22,6 +22,7 @@ import torch
 
 from .distributed import Processes
 from .sinks import Sink
+from .store_shim import CheckpointStore
 
 PACKAGES = ("vmoe", "torch", "torchvision", "timm", "ffcv", "numpy", "numba", "transformers", "tiktoken")
 
@@ -34,6 +35,7 @@ class RunFolder:
         self.writes = writes
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
+        self.checkpoints = CheckpointStore(path / "checkpoints")
         self.metrics = path / "metrics.jsonl"
         self.result = path / "result.json"
         self.sinks: list[Sink] = []
@@ -47,7 +49,7 @@ class RunFolder:
             )
 
     def start(self, config: str, processes: Processes, *, step: int, evaluated: int) -> None:
-        """Write config and environment; drop what metrics a run that goes on will write again.
+        """Write config and environment; `rewind` the metrics.
 
         step, evaluated: of its training and of its latest evaluation.
         """
@@ -56,11 +58,20 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(config, encoding="utf-8")
         write_json(self.path / "environment.json", describe_environment(processes))
-        if self.metrics.exists():
+        self.rewind(step=step, evaluated=evaluated)
+
+    def rewind(self, *, step: int, evaluated: int) -> None:
+        """Drop what metrics a run that goes on from there will write again."""
+        if self.writes and self.metrics.exists():
             latest = {"train": step, "evaluation": evaluated}
             lines = self.metrics.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if (entry := json.loads(line))["step"] <= latest[entry["kind"]]]
             self.metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def describe_last(self) -> str:
+        """Where the last good checkpoint is, for errors."""
+        last = self.checkpoints.last
+        return f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append a line to the metrics, and hand it to the sinks."""

@@ -18,6 +18,7 @@ from vmoe.moe import Balance
 
 from .cost import Cost
 from .distributed import Processes
+from .interrupt import Interrupts
 from .loaders import Loader
 from .precision import choose_precision
 from .probe import Decisions, Probe
@@ -29,6 +30,9 @@ from .task import Task
 class TrainState:
     """Everything that training changes. step: optimizer steps so far. evaluated: the step of the latest evaluation.
     best: `Scores.rank` of the best one. probed: what the latest evaluation decided for the probe.
+    nonfinite: steps in a row that were left out up to now. left_out_data: steps whose data were left out for a loss
+    spike. returns: how often the run has gone back for one. recent_losses: of the latest steps, means over processes.
+    line: what the next line of the log has so far, of a run that goes on (`Meter.state_dict`).
     """
 
     model: nn.Module
@@ -42,9 +46,18 @@ class TrainState:
     train_flops: int = 0
     train_seconds: float = 0.0
     train_units: int = 0
+    nonfinite: int = 0
+    left_out_data: int = 0
+    returns: int = 0
+    recent_losses: list[float] = field(default_factory=list)
     probed: Decisions = field(default_factory=dict)
+    line: dict[str, Any] | None = None
 
-    COUNTERS = ("step", "evaluated", "best", "train_flops", "train_seconds", "train_units")
+    COUNTERS = (
+        *("step", "evaluated", "best", "train_flops", "train_seconds", "train_units"),
+        *("nonfinite", "left_out_data", "returns", "recent_losses"),
+    )
+    HISTORY = 100  # losses that are remembered
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the weights."""
@@ -59,7 +72,7 @@ class TrainState:
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Go on from a checkpoint of the same config. Raises `ValueError` for one that cannot be trained on."""
-        if missing := {*self.COUNTERS, "probed", "scaler"} - set(checkpoint["training"]):
+        if missing := {*self.COUNTERS, "probed", "scaler", "line"} - set(checkpoint["training"]):
             raise ValueError(
                 f"the checkpoint lacks {', '.join(sorted(missing))}: it is of an earlier version of vmoe, or made by"
                 " vmoe upcycle; allowed: model.weights, which starts a new run from it"
@@ -72,8 +85,19 @@ class TrainState:
         self.balance.load_state_dict(training["balance"])
         self.scaler.load_state_dict(training["scaler"])
         self.probed = training["probed"]
+        self.line = training["line"]
         for name in self.COUNTERS:
             setattr(self, name, training[name])
+
+    @property
+    def position(self) -> int:
+        """Steps' worth of data that were read or left out so far."""
+        return self.step + self.left_out_data
+
+    def remember(self, loss: float) -> None:
+        """Keep the loss of one more step, if it is a number."""
+        if math.isfinite(loss):
+            self.recent_losses = [*self.recent_losses, loss][-self.HISTORY :]
 
     @property
     def units_per_second(self) -> float:
@@ -92,6 +116,7 @@ class Parts:
 
     cost: of the task's sample; train_costs: of a sample of each shape, that one and those trained on.
     identity: the entries of a checkpoint that say what the model is: model, data, config, evaluate.
+    interrupts: signals that stop the run between steps; they are so while it is entered.
     """
 
     config: RunConfig
@@ -104,6 +129,7 @@ class Parts:
     train_costs: Mapping[torch.Size, Cost]
     folder: RunFolder
     identity: dict[str, Any]
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     @cached_property
     def precision(self) -> torch.dtype:
@@ -135,10 +161,15 @@ class Parts:
         train = self.config.train
         return train.eval_every_steps or train.eval_every * self.steps_per_epoch
 
-    def next_stop(self, step: int) -> int:
-        """Where training next pauses after a step, to evaluate or save: an epoch's end, an evaluation, or the end."""
+    def next_stop(self, step: int, position: int | None = None) -> int:
+        """Where training next pauses after a step, to evaluate or save: an epoch's end, an evaluation, or the end.
+
+        position: where its data are, if not at the step.
+        """
         ends = (self.steps_per_epoch, self.eval_interval)
-        return min(self.last_step, *((step // interval + 1) * interval for interval in ends))
+        stops = [(step // interval + 1) * interval for interval in ends]
+        end_of_data = step + self.steps_per_epoch - (step if position is None else position) % self.steps_per_epoch
+        return min(self.last_step, end_of_data, *stops)
 
     def evaluates_at(self, step: int) -> bool:
         return step == self.last_step or step % self.eval_interval == 0

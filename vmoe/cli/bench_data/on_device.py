@@ -17,11 +17,11 @@ from vmoe.config import RunConfig
 from vmoe.data.stages import Rate, time_work
 from vmoe.moe import evaluating
 from vmoe.train.distributed import Processes
-from vmoe.train.loop import train_step, wrap
 from vmoe.train.meter import Meter
 from vmoe.train.precision import autocast
 from vmoe.train.runfolder import RunFolder
 from vmoe.train.state import Parts, TrainState
+from vmoe.train.step import train_step, wrap
 
 from ..pace import wait_for
 from ..tasks import Data, assembly_of

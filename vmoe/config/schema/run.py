@@ -130,7 +130,11 @@ class TrainConfig(Section):
     peak_tflops: what a device computes at most, in 10^12 FLOPs a second at the run's precision, for the utilisation
     in the log; null takes the makers' figure of common GPUs, and reports none for other devices.
     resume: ``auto`` goes on from checkpoints/last.pt where there is one; ``never`` refuses an output folder that
-    already holds a run.
+    already holds a run, unless a launcher starts the same run again.
+    max_nonfinite: so many steps in a row may have a loss or gradient that is not finite, and are left out.
+    spike_factor: a loss so many times the median of the 100 before it sends the run back to its last checkpoint, and on
+    with later data, at most max_returns times; null watches for none.
+    timeout: seconds that processes wait for each other before they give up.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -149,6 +153,10 @@ class TrainConfig(Section):
     eval_every_steps: Count | None = None
     peak_tflops: Positive | None = None
     resume: Literal["never", "auto"] = "never"
+    max_nonfinite: Annotated[int, Field(ge=0)] = 20
+    spike_factor: Annotated[float, Field(gt=1)] | None = None
+    max_returns: Count = 3
+    timeout: Positive = 1800.0
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -1,0 +1,68 @@
+"""Going on with a run: whether to, from which checkpoint, and on how many processes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vmoe.config import ConfigError, RunConfig
+from vmoe.train.distributed import Processes
+from vmoe.train.runfolder import RunFolder
+
+from .flatten import flatten
+
+# What a resumed run may change: where it is kept, how long the trial is, how it looks at itself and is kept.
+MAY_DIFFER = (
+    *("output", "schedule.max_steps", "data.workers", "data.timeout", "train.resume", "train.timeout"),
+    *("train.log_every", "train.routing_every", "train.tensorboard", "train.wandb", "train.accumulate"),
+    *("train.max_nonfinite", "train.spike_factor", "train.max_returns"),
+)
+RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # how often a launcher has started this run again
+
+
+def goes_on(config: RunConfig) -> bool:
+    """Whether a run that the folder holds already is to go on: by the config, or since a launcher starts it again."""
+    return config.train.resume == "auto" or any(int(os.environ.get(name, "0") or 0) > 0 for name in RESTARTS)
+
+
+def resumable(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None:
+    """The checkpoint to go on from, or None. Raises `ConfigError` if it is of another config."""
+    newest = folder.checkpoints.newest() if goes_on(config) else None
+    if newest is None:
+        return None
+    checkpoint = newest[1]
+    now, then = flatten(config.model_dump(mode="json")), flatten(checkpoint["config"])
+    changed = [key for key in sorted({*now, *then}) if key not in MAY_DIFFER and now.get(key) != then.get(key)]
+    if changed:
+        listed = "; ".join(f"{key} is {now.get(key)!r}, was {then.get(key)!r}" for key in changed)
+        raise ConfigError(
+            f"cannot go on with the run in {folder.path}: {listed}. Allowed to differ: {', '.join(MAY_DIFFER)}"
+        )
+    return checkpoint
+
+
+def keep_batch(config: RunConfig, checkpoint: dict[str, Any], processes: Processes) -> RunConfig:
+    """The config with the accumulation that keeps the batch of a step the same on as many processes as there are now,
+    in micro-batches no larger than before, which may be all that fits.
+
+    Raises `ConfigError` where the batch cannot be shared out so.
+    """
+    before, now, batch = checkpoint["training"]["processes"], processes.world, config.data.batch_size
+    if before == now:
+        return config
+    largest = batch // (before * checkpoint["config"]["train"]["accumulate"])
+    possible = (count for count in range(1, batch // now + 1) if batch % (now * count) == 0)
+    accumulate = next((count for count in possible if batch // (now * count) <= largest), None)
+    if accumulate is None:
+        allowed = ", ".join(str(count) for count in range(1, batch + 1) if batch % count == 0)
+        raise ConfigError(
+            f"the run in {config.output} goes on with {now} processes in place of {before}, and its steps of"
+            f" data.batch_size {batch} cannot be shared out evenly; allowed: {allowed} processes"
+        )
+    if processes.first:
+        print(
+            f"{now} process{'es' * (now > 1)} in place of {before}: train.accumulate {accumulate}, so that a step stays"
+            f" {batch} samples, {batch // (now * accumulate)} at a time on a process",
+            flush=True,
+        )
+    return config.model_copy(update={"train": config.train.model_copy(update={"accumulate": accumulate})})
