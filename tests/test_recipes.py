@@ -38,6 +38,7 @@ OURS = (
     *("train.eval_every", "train.eval_every_steps", "train.routing_every", "train.probe_samples", "train.tensorboard"),
     *("train.wandb", "train.peak_tflops", "train.resume", "train.timeout"),
     *("train.max_nonfinite", "train.spike_factor", "train.max_returns"),
+    *("checkpoint.every_steps", "checkpoint.keep_best", "checkpoint.keep_every"),
 )
 
 DEIT = {

@@ -84,7 +84,7 @@ def tiny_run(config: RunConfig, folder: Path) -> tuple[TrainState, Parts]:
     train = MemoryLoader(images, labels, config.data.batch_size // config.train.accumulate, shuffle=True)
     val = MemoryLoader(images, labels, config.data.eval_batch_size, shuffle=False)
     entry = ImageAssembly(config).entry(train.classes)
-    return build_on(Data(train, val, entry), config, ALONE, RunFolder(folder, writes=True))
+    return build_on(Data(train, val, entry), config, ALONE, RunFolder(folder, writes=True, keep=config.checkpoint))
 
 
 def tiny_text_config(folder: Path, *overrides: str) -> RunConfig:
@@ -100,7 +100,7 @@ def tiny_text_config(folder: Path, *overrides: str) -> RunConfig:
 
 def tiny_text_run(config: RunConfig, folder: Path) -> tuple[TrainState, Parts]:
     folder.mkdir(exist_ok=True)
-    return build(config, ALONE, RunFolder(folder, writes=True))
+    return build(config, ALONE, RunFolder(folder, writes=True, keep=config.checkpoint))
 
 
 def folder_of_text(folder: Path) -> Path:

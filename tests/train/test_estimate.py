@@ -87,7 +87,7 @@ def test_steps_are_timed_beyond_epochs_and_after_warming_up(tmp_path, monkeypatc
     assert steps.peak >= steps.before > 0
     assert steps.flops == pytest.approx(steps.planned_flops, rel=1e-6)  # k = E: every pair is active
     assert not parts.folder.metrics.exists()
-    assert not parts.folder.last.exists()
+    assert not parts.folder.checkpoints.last.exists()
 
 
 @pytest.mark.parametrize(("seconds", "batches"), [(11, 1), (13, 2), (15, 4), (1000, 7)])

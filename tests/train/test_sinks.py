@@ -36,10 +36,10 @@ def train(folder, *overrides, epochs):
     """Train to the end of that epoch, from the checkpoint in the folder if there is one; returns the entries."""
     config = tiny_config(f"output={folder}", "schedule.epochs=3", f"schedule.max_steps={6 * epochs}", *overrides)
     state, parts = tiny_run(config, folder)
-    if parts.folder.last.exists():
+    if parts.folder.checkpoints.last.exists():
         from vmoe.train.checkpoint import read_checkpoint
 
-        state.load(read_checkpoint(parts.folder.last))
+        state.load(read_checkpoint(parts.folder.checkpoints.last))
     parts.folder.start("", parts.processes, step=state.step, evaluated=state.evaluated)
     with parts.folder.logging_to(open_sinks(config, folder, step=state.step)):
         fit(state, parts)

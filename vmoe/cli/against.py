@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from vmoe.files import write_json
 from vmoe.report.paired import Paired, against_table
 from vmoe.train.evaluate import Evaluation
 from vmoe.train.result import FORMAT
-from vmoe.train.runfolder import write_json
 from vmoe.train.task import Kept
 
 from .subject import Subject

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vmoe.train.runfolder import write_json
+from vmoe.files import write_json
 
 
 class Outcome(NamedTuple):

@@ -16,6 +16,7 @@ MAY_DIFFER = (
     *("output", "schedule.max_steps", "data.workers", "data.timeout", "train.resume", "train.timeout"),
     *("train.log_every", "train.routing_every", "train.tensorboard", "train.wandb", "train.accumulate"),
     *("train.max_nonfinite", "train.spike_factor", "train.max_returns"),
+    *("checkpoint.every_steps", "checkpoint.keep_best", "checkpoint.keep_every"),
 )
 RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # how often a launcher has started this run again
 
@@ -26,7 +27,9 @@ def goes_on(config: RunConfig) -> bool:
 
 
 def resumable(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or None. Raises `ConfigError` if it is of another config."""
+    """The newest good checkpoint, to go on from, or None without any. Raises `ConfigError` if it is of another config,
+    `ValueError` if there are some and all are damaged.
+    """
     newest = folder.checkpoints.newest() if goes_on(config) else None
     if newest is None:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vmoe.data.files import replace_file
+from vmoe.files import replace_file
 
 from .flatten import flatten
 from .subject import Prepared

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vmoe.config import parse_moe
+from vmoe.files import write_json
 from vmoe.moe import RoutingFree, at_threshold
 from vmoe.report import parse_sweep, sweep_table
 from vmoe.train.result import FORMAT
-from vmoe.train.runfolder import write_json
 
 from .outcome import picture_of
 from .subject import Prepared, Subject

@@ -80,7 +80,7 @@ def check_outputs(configs: Sequence[RunConfig]) -> None:
 
 def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: float | None = None) -> None:
     """Train a config to its end, or only say what that would take; seconds: by timing it for about so long."""
-    folder = RunFolder(config.output, writes=processes.first)
+    folder = RunFolder(config.output, writes=processes.first, keep=config.checkpoint)
     checkpoint = resumable(config, folder)
     if checkpoint is not None:
         config = keep_batch(config, checkpoint, processes)

@@ -46,16 +46,3 @@ def temporaries(target: Path) -> Iterator[tuple[Path, Path]]:
     finally:
         file.unlink(missing_ok=True)
         sidecar.unlink(missing_ok=True)
-
-
-def replace_file(path: Path, content: bytes | None) -> None:
-    """Put a file of this content in the place of whatever is there, at once; None: nothing."""
-    if content is None:
-        path.unlink(missing_ok=True)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

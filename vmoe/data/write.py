@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from vmoe.files import replace_file
+
 from .errors import DataError, missing_package
-from .files import check_free, replace_file, temporaries
+from .files import check_free, temporaries
 from .images import scan_classes
 from .names import digest_of, encode_names, names_path, read_names
 from .sidecar import Encoding, Sidecar, check_digest, digest, read_sidecar, require_sidecar

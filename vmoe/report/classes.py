@@ -7,6 +7,8 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmoe.files import replace_file
+
 CLASSES = "classes.csv"
 HEADER = ["class", "name", "images", "correct", "accuracy"]
 
@@ -27,14 +29,12 @@ class ClassAccuracy:
 
 
 def save_classes(classes: list[ClassAccuracy], path: Path) -> None:
-    """Write the file, by a temporary name, so that a reader never sees half of it."""
+    """Write the file."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(HEADER)
     writer.writerows([one.label, one.name, one.images, one.correct, one.accuracy] for one in classes)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(stream.getvalue(), encoding="utf-8")
-    temporary.replace(path)
+    replace_file(path, stream.getvalue().encode())
 
 
 def read_classes(path: Path) -> tuple[ClassAccuracy, ...]:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmoe.files import replacing
+
 COUNTS = "routing.npz"
 FORMAT = 1
 Integers = NDArray[np.int64]
@@ -117,12 +119,10 @@ def read_counts(path: Path) -> Counts:
 
 
 def save_arrays(arrays: dict[str, NDArray[np.generic]], path: Path) -> None:
-    """Write a compressed .npz by a temporary name, so that a reader never sees half of it."""
+    """Write a compressed .npz."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    temporary.replace(path)
 
 
 def read_arrays(path: Path, allowed_format: int) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,7 @@
 """The run folder: everything a run leaves behind, written by its first process.
 
-`config.yaml` (resolved), `environment.json`, `metrics.jsonl` (a line an entry: training or evaluation),
-`checkpoints/last.pt` and `best.pt`, and `result.json` at the end.
+`config.yaml` (resolved), `environment.json`, `metrics.jsonl` (a line an entry: training or evaluation), `checkpoints/`
+(see `CheckpointStore`), and `result.json` at the end.
 """
 
 from __future__ import annotations
@@ -20,29 +20,36 @@ from typing import Any
 
 import torch
 
-from .distributed import Processes
-from .sinks import Sink
-from .store_shim import CheckpointStore
+from vmoe.config import CheckpointConfig
+from vmoe.files import replace_file, write_json
 
+from .checkpoint import CheckpointStore
+from .distributed import Processes
+from .lines import Lines
+from .sinks import Sink
+from .warn import tell
+
+KEEP = CheckpointConfig()
 PACKAGES = ("vmoe", "torch", "torchvision", "timm", "ffcv", "numpy", "numba", "transformers", "tiktoken")
 
 
 class RunFolder:
     """Paths of a run, and the files it writes. Processes other than the first write nothing."""
 
-    def __init__(self, path: Path, *, writes: bool):
+    def __init__(self, path: Path, *, writes: bool, keep: CheckpointConfig = KEEP):
         self.path = path
         self.writes = writes
-        self.last = path / "checkpoints" / "last.pt"
-        self.best = path / "checkpoints" / "best.pt"
-        self.checkpoints = CheckpointStore(path / "checkpoints")
+        self.checkpoints = CheckpointStore(
+            path / "checkpoints", writes=writes, keep_best=keep.keep_best, keep_every=keep.keep_every
+        )
         self.metrics = path / "metrics.jsonl"
         self.result = path / "result.json"
+        self.lines = Lines(self.metrics)
         self.sinks: list[Sink] = []
 
     def refuse_if_used(self) -> None:
         """Raise `ValueError` if a run has written here: its files would be lost or mixed up."""
-        if self.metrics.exists() or self.last.exists() or self.result.exists():
+        if self.metrics.exists() or self.checkpoints.paths or self.result.exists():
             raise ValueError(
                 f"output: {self.path} already holds a run; choose another folder, remove it, or go on with it by"
                 " train.resume=auto"
@@ -56,17 +63,15 @@ class RunFolder:
         if not self.writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "config.yaml").write_text(config, encoding="utf-8")
+        replace_file(self.path / "config.yaml", config.encode())
         write_json(self.path / "environment.json", describe_environment(processes))
         self.rewind(step=step, evaluated=evaluated)
 
     def rewind(self, *, step: int, evaluated: int) -> None:
         """Drop what metrics a run that goes on from there will write again."""
-        if self.writes and self.metrics.exists():
+        if self.writes:
             latest = {"train": step, "evaluation": evaluated}
-            lines = self.metrics.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if (entry := json.loads(line))["step"] <= latest[entry["kind"]]]
-            self.metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            self.lines.keep(lambda entry: entry["step"] <= latest.get(entry["kind"], step))
 
     def describe_last(self) -> str:
         """Where the last good checkpoint is, for errors."""
@@ -74,30 +79,31 @@ class RunFolder:
         return f"the last checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append a line to the metrics, and hand it to the sinks."""
-        if self.writes:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-            for sink in self.sinks:
+        """Append a line to the metrics, and hand it to the sinks. A full disk ends neither the run nor loses a line."""
+        if not self.writes:
+            return
+        self.lines.append(json.dumps(entry))
+        for sink in [*self.sinks]:
+            try:
                 sink.log(entry)
+            except OSError as error:
+                self.sinks.remove(sink)
+                tell(f"{type(sink).__name__} could not be written: {error}; it gets no more of this run")
 
     @contextmanager
     def logging_to(self, sinks: list[Sink]) -> Iterator[None]:
         """Hand what is logged within to these sinks too, and close them at the end."""
-        self.sinks = sinks
+        self.sinks = [*sinks]
         try:
             yield
         finally:
             self.sinks = []
+            self.lines.write()
             for sink in sinks:
-                sink.close()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON for people and programs, by a temporary name, so that a reader never sees half of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+                try:
+                    sink.close()
+                except OSError as error:
+                    tell(f"{type(sink).__name__} could not be closed: {error}")
 
 
 def describe_environment(processes: Processes) -> dict[str, Any]:

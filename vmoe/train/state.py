@@ -162,12 +162,14 @@ class Parts:
         return train.eval_every_steps or train.eval_every * self.steps_per_epoch
 
     def next_stop(self, step: int, position: int | None = None) -> int:
-        """Where training next pauses after a step, to evaluate or save: an epoch's end, an evaluation, or the end.
+        """Where training next pauses after a step, to evaluate or save: an epoch's end, an evaluation, a checkpoint
+        that the config asks for, or the end.
 
         position: where its data are, if not at the step.
         """
-        ends = (self.steps_per_epoch, self.eval_interval)
-        stops = [(step // interval + 1) * interval for interval in ends]
+        keep = self.config.checkpoint
+        ends = (self.steps_per_epoch, self.eval_interval, keep.every_steps, keep.keep_every)
+        stops = [(step // interval + 1) * interval for interval in ends if interval]
         end_of_data = step + self.steps_per_epoch - (step if position is None else position) % self.steps_per_epoch
         return min(self.last_step, end_of_data, *stops)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .ask_run import Split
 
 TIGHT = 0.8  # of a memory: estimates leave out what kernels and allocators take
-CHECKPOINTS = 3  # last, best, and the one that is being written
+LATEST = 3  # last, previous, and the one that is being written
 OF_PAGE_CACHE = 0.9  # of the free memory: the run itself needs some
 
 
@@ -174,8 +174,10 @@ def check_disk(at: Situation) -> list[Finding]:
     model = at.prospect.value.model if at.prospect.value is not None else None
     if model is None:
         return [ok("disk", f"{in_bytes(free)} free at {place}")]
-    needed = CHECKPOINTS * model.checkpoint
-    text = f"{in_bytes(free)} free at {place}, {CHECKPOINTS} checkpoints take about {in_bytes(needed)}"
+    keep = at.config.checkpoint
+    count = LATEST + keep.keep_best + (model.steps // keep.keep_every if keep.keep_every else 0)
+    needed = count * model.checkpoint
+    text = f"{in_bytes(free)} free at {place}, {count} checkpoints take about {in_bytes(needed)}"
     if needed > free:
-        return [problem("disk", text, "another output, or room there: a run stops where it cannot save")]
+        return [problem("disk", text, "another output, or room there: what cannot be saved is lost with the run")]
     return [ok("disk", text)]

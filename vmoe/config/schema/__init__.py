@@ -9,7 +9,7 @@ from .images import (
     ProgressiveConfig,
     TimmConfig,
 )
-from .run import DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
+from .run import CheckpointConfig, DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
 from .text import PYTHON, Gpt2Config, TextDataConfig, TextRunConfig
 
 # What a run's `task` may be, and the schema that goes with it; a config without one is about images.
@@ -22,6 +22,7 @@ __all__ = [
     "PYTHON",
     "TASKS",
     "AugmentConfig",
+    "CheckpointConfig",
     "DataConfig",
     "Gpt2Config",
     "ImageDataConfig",

@@ -129,7 +129,7 @@ class TrainConfig(Section):
     tensorboard: log for TensorBoard too, in the run folder. wandb: the project of Weights & Biases to log to, or null.
     peak_tflops: what a device computes at most, in 10^12 FLOPs a second at the run's precision, for the utilisation
     in the log; null takes the makers' figure of common GPUs, and reports none for other devices.
-    resume: ``auto`` goes on from checkpoints/last.pt where there is one; ``never`` refuses an output folder that
+    resume: ``auto`` goes on from the newest good checkpoint where there is one; ``never`` refuses an output folder that
     already holds a run, unless a launcher starts the same run again.
     max_nonfinite: so many steps in a row may have a loss or gradient that is not finite, and are left out.
     spike_factor: a loss so many times the median of the 100 before it sends the run back to its last checkpoint, and on
@@ -165,6 +165,19 @@ class TrainConfig(Section):
         return self
 
 
+class CheckpointConfig(Section):
+    """What a run keeps of itself on the way, besides its last two checkpoints.
+
+    every_steps: optimizer steps from one save to the next, besides those at epochs' ends and evaluations; null: none.
+    keep_best: of so many evaluations, the best. keep_every: optimizer steps from one checkpoint that stays to the next;
+    null: none stays.
+    """
+
+    every_steps: Count | None = None
+    keep_best: Count = 1
+    keep_every: Count | None = None
+
+
 class RunConfig(Section):
     """A whole run: a config in, a run folder out. task: what the model learns; it decides the other sections."""
 
@@ -177,6 +190,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
