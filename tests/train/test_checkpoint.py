@@ -120,7 +120,7 @@ def small_file(tmp_path_factory):
     return written(path), digest_of(read_checkpoint(path))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_file_with_other_bytes_is_refused_or_holds_the_same(data, small_file, tmp_path):
     """Bits, bytes and pieces, anywhere: what zip does not look at may change, and nothing else."""
@@ -133,7 +133,10 @@ def test_a_file_with_other_bytes_is_refused_or_holds_the_same(data, small_file, 
         content[start : start + len(new)] = new
     broken = tmp_path / "broken.pt"
     broken.write_bytes(content)
-    assert what_is_read(broken) in (digest, "broken.pt: damaged", "broken.pt: refused", "broken.pt: checkpoint")
+    assert what_is_read(broken) in (
+        digest,
+        *(f"broken.pt: {word}" for word in ("damaged", "refused", "checkpoint", "no")),
+    )
 
 
 def what_is_read(path):
@@ -192,7 +195,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, monkeypatch):
     torch.save({"format": 1, "model": Payload()}, tmp_path / "evil.pt")
     with pytest.raises(ValueError, match=r"evil\.pt: refused"):
         read_checkpoint(tmp_path / "evil.pt")
-    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"format": 2, "model": Payload()}))
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"format": 2, "model": Payload()}, protocol=2))
     with pytest.raises(ValueError, match=r"evil\.pt: refused"):
         read_checkpoint(tmp_path / "evil.pt")
     assert os.listdir() == ["evil.pt"]

@@ -171,9 +171,14 @@ def test_a_failed_write_is_told_and_leaves_what_was_there(place, name, tmp_path,
 
 def test_an_error_within_is_not_hidden_by_one_at_the_end(tmp_path, monkeypatch):
     Failing(monkeypatch, store_module, "write_contents").on = True
-    with pytest.raises(FloatingPointError), store_in(tmp_path) as store:
-        store.save(checkpoint_of(1))
-        raise FloatingPointError
+
+    def diverge():
+        with store_in(tmp_path) as store:
+            store.save(checkpoint_of(1))
+            raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        diverge()
 
 
 # --- damage ----------------------------------------------------------------------------------------------

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .file import load_plain, read_checkpoint
 
-Progress = tuple[int, int]
+Progress = tuple[float, float]
+UNKNOWN: Progress = (math.inf, math.inf)
 
 
 def find_newest(paths: Sequence[Path], *, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
@@ -37,10 +39,10 @@ def find_newest(paths: Sequence[Path], *, tell: Callable[[str], None]) -> tuple[
 
 def claimed_progress(path: Path) -> Progress:
     """The training step that a file says it is of, and the one it was last evaluated at, without reading its tensors;
-    what cannot say so comes last. Whether it is true shows when the file is read.
+    what cannot say so is looked at first. Whether it is true shows when the file is read.
     """
     try:
         training = load_plain(path, mmap=True)["training"]
         return int(training["step"]), int(training["evaluated"])
     except Exception:  # arbitrary bytes, or a file system without memory maps
-        return -1, -1
+        return UNKNOWN
