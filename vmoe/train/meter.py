@@ -182,28 +182,31 @@ class Meter:
             count.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next line has of steps so far, over all processes, each of which calls this: a run that goes on
-        writes the line that it would have written, but for its times.
+        """What the next line has of steps so far; every process asks. A run that goes on writes the line that it would
+        have written, but for its times.
         """
         line, loads = self.line, {}
-        sums = [line.losses, line.norms, *(torch.tensor(number) for number in (line.batches, line.steps))]
-        summed = [sum_over_processes(tensor.detach().clone().to(self.device)).cpu() for tensor in sums]
+        numbers = [*line.losses.tolist(), float(line.norms), line.batches, line.steps]
         if self.loads is not None:
             for name, counts in self.loads.layers.items():
                 tensors = counts.tensors().items()
-                loads[name] = {key: sum_over_processes(tensor.clone()).cpu() for key, tensor in tensors}
-        names = ("losses", "norms", "batches", "steps")
-        return {**dict(zip(names, summed, strict=True)), "left_out": line.left_out, "loads": loads}
+                loads[name] = {key: sum_over_processes(tensor.clone()) for key, tensor in tensors}
+        return {"of_each": self._of_each(numbers), "left_out": line.left_out, "loads": loads}
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
-        """Go on with such a line. The first process has it all, since a line sums over them."""
-        self.line.left_out = stored["left_out"]
-        if not self.parts.processes.first:
-            return
-        self.line.losses += stored["losses"].to(self.device)
-        self.line.norms += stored["norms"].to(self.device)
-        self.line.batches, self.line.steps = int(stored["batches"]), int(stored["steps"])
-        if self.loads is not None:
+        """Go on with such a line: each process with what it had, or, where they are others, the first with all."""
+        processes, line, of_each = self.parts.processes, self.line, stored["of_each"]
+        line.left_out = stored["left_out"]
+        own = [0.0] * len(of_each[0])
+        if len(of_each) == processes.world:
+            own = of_each[processes.rank]
+        elif processes.first:
+            own = [sum(numbers) for numbers in zip(*of_each, strict=True)]
+        *losses, norms, batches, steps = own
+        line.losses += torch.tensor(losses, device=self.device)
+        line.norms += norms
+        line.batches, line.steps = int(batches), int(steps)
+        if self.loads is not None and processes.first:
             for name, counts in stored["loads"].items():
                 for key, tensor in self.loads.layers[name].tensors().items():
                     tensor.copy_(counts[key])
