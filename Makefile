@@ -12,13 +12,14 @@ PYTHON ?= python3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-text test test-slow bench bench-gpu lint lock clean
+.PHONY: help demo demo-text test test-slow faults bench bench-gpu lint lock clean
 
 help:
 	@echo "make demo       train four variants on handwritten digits; a page of each, and of all"
 	@echo "make demo-text  the same with a small GPT-2 on Python's own sources, and where a text's tokens go"
 	@echo "make test       the tests"
 	@echo "make test-slow  the long ones"
+	@echo "make faults     runs that are killed, starved and fed with errors, and whether they go on to the same end"
 	@echo "make bench      layers, whole steps and other libraries' layers, timed on this machine's CPU (10 minutes)"
 	@echo "make bench-gpu  the same on a GPU, with PYTHON's own torch, triton, timm and transformers"
 	@echo "make lint       ruff, its formatter and mypy"
@@ -49,6 +50,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/faults.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --output docs/results/kill_campaign.md
 
 bench: $(READY)
 	for question in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$question --device cpu || exit 1; done
