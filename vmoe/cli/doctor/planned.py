@@ -49,14 +49,14 @@ def _resumes(config: RunConfig) -> bool:
     """Whether a run goes on there. Raises `ValueError` where none can, `OSError` where nothing can be written."""
     from vmoe.train.runfolder import RunFolder
 
-    from ..train import resumable
+    from ..resume import goes_on, resumable
 
     folder = RunFolder(config.output, writes=False)
-    goes_on = resumable(config, folder) is not None
-    if not goes_on:
+    resumes = resumable(config, folder) is not None
+    if not resumes and not goes_on(config):
         folder.refuse_if_used()
     with tempfile.TemporaryFile(dir=existing(config.output)):
-        return goes_on
+        return resumes
 
 
 def existing(path: Path) -> Path:
