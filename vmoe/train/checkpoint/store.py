@@ -14,7 +14,7 @@ from vmoe.files import flush, temporary_name
 
 from ..warn import tell
 from .best import BEST, Best
-from .file import contents_of, read_checkpoint, write_contents
+from .file import contents_of, read_file, write_contents
 from .names import give_name, link_or_copy, remove_leftovers
 from .newest import find_newest
 
@@ -155,7 +155,7 @@ class CheckpointStore:
         """Of last or previous, which may be of a run before and are then read once; None if there is no good one."""
         if path not in self._steps:
             try:
-                self._steps[path] = read_checkpoint(path)["training"]["step"]
+                self._steps[path] = read_file(path)["training"]["step"]
             except (ValueError, OSError):
                 self._steps[path] = None
         return self._steps[path]
