@@ -72,7 +72,7 @@ def test_a_dense_model_is_one_of_timm_too():
     assert torch.equal(outputs(model, inputs(DENSE)), outputs(package.load(DENSE), inputs(DENSE)))
     known = model.pretrained_cfg
     assert (known["input_size"], known["crop_pct"], known["interpolation"]) == ((3, 8, 8), 0.875, "bicubic")
-    assert known["mean"] == (0.485, 0.456, 0.406)
+    assert tuple(known["mean"]) == (0.485, 0.456, 0.406)
     assert known["label_names"] == ["dark", "light"]
     assert not known.get("license")
 
