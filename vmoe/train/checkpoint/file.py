@@ -118,5 +118,5 @@ def check_digest(name: str | Path, contents: Mapping[str, Any], *, sharing: bool
 
 
 def _brief(error: Exception) -> str:
-    """The first line of torch's message, or the error's name where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """The first sentence of torch's message, or the error's name where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0]
