@@ -229,6 +229,14 @@ def test_what_is_pushed_is_what_is_written(checkpoint, hub, tmp_path):
     assert torch.equal(outputs(loaded, inputs(checkpoint)), outputs(package.load(checkpoint), inputs(checkpoint)))
 
 
+def test_a_model_on_the_hub_is_evaluated_by_name(hub):
+    shutil.copytree(folder_of(BEST), hub.root / "me/model")
+    outcome = vmoe("eval", "hf-hub:me/model", "--data", "images/val")
+    assert outcome.status == 0, outcome
+    result = json.loads(Path("runs/hub/me/model/eval/model-val/result.json").read_text())
+    assert result["loss"] == json.loads(Path("runs/tiny/result.json").read_text())["loss"]
+
+
 def test_a_card_that_is_on_the_hub_stays(hub, tmp_path):
     (hub.root / "me/model").mkdir(parents=True)
     (hub.root / "me/model/README.md").write_text("mine")

@@ -91,7 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
         "checkpoints",
         nargs="+",
         metavar="CHECKPOINT",
-        help="RUN/checkpoints/last.pt or best.pt, or timm:NAME, a pretrained model of timm",
+        help="RUN/checkpoints/last.pt or best.pt; a folder of vmoe export, or hf-hub:OWNER/NAME; or timm:NAME, a"
+        " pretrained model of timm",
     )
     evaluate.add_argument("--set", nargs="+", default=[], metavar="a.b=value", help="keys of its config to change")
     evaluate.add_argument(

@@ -2,7 +2,7 @@
 
 from .contents import FORMAT, KEYS, counting_weights
 from .file import save_checkpoint
-from .source import read_checkpoint
+from .source import HUB, read_checkpoint
 from .store import CheckpointStore
 
-__all__ = ["FORMAT", "KEYS", "CheckpointStore", "counting_weights", "read_checkpoint", "save_checkpoint"]
+__all__ = ["FORMAT", "HUB", "KEYS", "CheckpointStore", "counting_weights", "read_checkpoint", "save_checkpoint"]
