@@ -72,10 +72,11 @@ ANY = frozenset(PARTS | {"vmoe"})
 MAY_IMPORT = {
     "vmoe": {"api", "moe"},
     "moe": set(),
-    "backbones": {"moe"},
+    "backbones": {"moe", "tensors"},
     "config": {"moe"},
     "files": set(),
-    "train": {"moe", "config", "files"},
+    "tensors": set(),
+    "train": {"moe", "config", "files", "tensors"},
     "data": {"config", "files"},
     "report": {"config", "files"},
     "api": {"backbones", "config", "moe", "train"},
@@ -84,7 +85,7 @@ MAY_IMPORT = {
 }
 # Which part alone adapts a library.
 KERNELS = "vmoe.moe.dispatch.triton"  # imported only where Triton is installed and asked for
-ADAPTED_BY = {"ffcv": "data", "transformers": "backbones", "matplotlib": "report"}
+ADAPTED_BY = {"ffcv": "data", "transformers": "backbones", "matplotlib": "report", "safetensors": "tensors"}
 
 
 def test_every_part_has_its_rule():

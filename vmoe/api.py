@@ -48,6 +48,7 @@ def add_moe(model: nn.Module, moe: MoE = "topk") -> nn.Module:
 def load(path: str | Path, weights: Weights = "evaluated") -> nn.Module:
     """The model of a checkpoint, which says itself what it is; on the CPU, in evaluation mode.
 
+    path: a file, a folder that `vmoe export` wrote, or ``hf-hub:OWNER/NAME``, maybe with ``@REVISION``.
     weights: ``evaluated``, those its run evaluated; or the raw ones, or their moving average.
 
     Raises `FileNotFoundError`, or `ValueError`: damaged, no checkpoint of vmoe, weights that do not fit the model it

@@ -48,7 +48,8 @@ def test_a_run_leaves_what_is_documented(trained):
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert files == {
         *("config.yaml", "environment.json", "metrics.jsonl", "result.json", "expert_load.png"),
-        *("routing.npz", "routing_maps.npz", "classes.csv", "checkpoints/last.pt", "checkpoints/best.pt"),
+        *("routing.npz", "routing_maps.npz", "classes.csv", "checkpoints/last.pt"),
+        *("checkpoints/previous.pt", "checkpoints/best.pt"),
     }
     result = json.loads((run / "result.json").read_text())
     assert set(result) == RESULT

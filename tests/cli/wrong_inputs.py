@@ -130,6 +130,28 @@ RUNS = [
     Wrong("a missing checkpoint", ("eval", "runs/tiny/checkpoints/lost.pt"), ("lost.pt", "no such checkpoint")),
     Wrong("a checkpoint that is none", ("eval", "text.beton"), ("text.beton",)),
     Wrong("a checkpoint cut short", ("eval", "cut.pt"), ("cut.pt", "damaged")),
+    Wrong("a checkpoint with a flipped bit", ("eval", "flipped.pt"), ("flipped.pt", "do not match its digest")),
+    Wrong("a checkpoint of a newer vmoe", ("eval", "newer.pt"), ("newer.pt", "format 3", "a newer version of vmoe")),
+    Wrong("a folder for a checkpoint", ("eval", "images/val"), ("images/val", "no folder that vmoe export wrote")),
+    Wrong("a name that the hub cannot have", ("eval", "hf-hub:model"), ("hf-hub:model", "allowed: hf-hub:OWNER/NAME")),
+    Wrong(
+        "a run whose checkpoints are all damaged",
+        ("train", "tiny.yaml", "output=runs/damaged", "train.resume=auto"),
+        ("no checkpoint is good", "last.pt: damaged", "previous.pt: damaged"),
+    ),
+    Wrong("no best checkpoint to keep", (*TRAIN, "checkpoint.keep_best=0"), ("checkpoint.keep_best is 0",)),
+    Wrong("an export of what is not there", ("export", "lost.pt"), ("lost.pt", "no such checkpoint")),
+    Wrong(
+        "an export onto a folder that is there", ("export", DENSE, "--output", "images"), ("images is there already",)
+    ),
+    Wrong(
+        "an export that would replace something else",
+        ("export", DENSE, "--output", "images", "--overwrite"),
+        ("images holds train", "no part of an export"),
+    ),
+    Wrong("an export of weights that there are not", ("export", DENSE, "--weights", "ema"), ("no moving average",)),
+    Wrong("a repository without an owner", ("export", DENSE, "--push", "model"), ("--push is 'model'", "OWNER/NAME")),
+    Wrong("a private export that stays here", ("export", DENSE, "--private"), ("--private is given without --push",)),
     Wrong("a checkpoint with code in it", ("eval", "evil.pt"), ("evil.pt", "refused")),
     Wrong("a dense timm checkpoint", ("eval", "timm.pt"), ("timm.pt", "no checkpoint of vmoe")),
     Wrong(
@@ -353,6 +375,13 @@ def make_wrong_world(folder: Path) -> None:
     last = Path("runs/tiny/checkpoints/last.pt").read_bytes()
     Path("cut.pt").write_bytes(last[: len(last) // 2])
     torch.save({"format": 1, "model": Payload()}, "evil.pt")
+    flipped = torch.load("runs/tiny/checkpoints/last.pt", weights_only=True)
+    flipped["training"]["step"] ^= 1
+    torch.save(flipped, "flipped.pt")
+    torch.save(flipped | {"format": 3}, "newer.pt")
+    Path("runs/damaged/checkpoints").mkdir(parents=True)
+    for name in ("last", "previous"):
+        Path(f"runs/damaged/checkpoints/{name}.pt").write_bytes(last[: len(last) // 2])
     torch.save({"cls_token": torch.zeros(1)}, "timm.pt")
     Path("halfrun").mkdir()
     Path("halfrun/result.json").write_text('{"gate": ')

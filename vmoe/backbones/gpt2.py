@@ -8,14 +8,17 @@ transformers is imported when a model is built, and by nothing before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from vmoe.moe import DenseMlp, MoESpec
 from vmoe.moe.activations import identify_activation
+from vmoe.tensors import write_weights
 
 from .host import HostBlock, put_moe
 
@@ -156,3 +159,22 @@ def enable_checkpointing(model: nn.Module) -> None:
     # Early releases of transformers 5 know the old name alone, later ones warn of it.
     enable = getattr(host, "activation_checkpointing_enable", host.gradient_checkpointing_enable)
     enable({"use_reentrant": False})
+
+
+def save_folder(model: nn.Module, folder: Path, about: Mapping[str, Any]) -> None:
+    """Write model.safetensors and config.json, which is the `GPT2Config` of transformers.
+
+    about: `model_config`, further entries of config.json.
+    """
+    host: Any = model
+    described = {**json.loads(host.config.to_json_string(use_diff=False)), **about["model_config"]}
+    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    write_weights(model.state_dict(), folder / "model.safetensors")
+
+
+def push_folder(model: nn.Module, folder: Path, about: Mapping[str, Any], repository: str, *, private: bool) -> None:
+    """Put what `save_folder` wrote into the folder onto the Hugging Face hub, where the repository is there already."""
+    from huggingface_hub import HfApi
+
+    names = ["config.json", "model.safetensors"]
+    HfApi().upload_folder(repo_id=repository, folder_path=folder, allow_patterns=names, commit_message="Add model")

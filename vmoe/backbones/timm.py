@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from timm.layers import Mlp as TimmMlp
 from timm.layers import use_reentrant_ckpt
+from timm.models import push_to_hf_hub, save_for_hf
 from timm.models.beit import Block as BeitBlock
 from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import Block as VitBlock
@@ -152,3 +155,21 @@ def enable_checkpointing(model: nn.Module) -> None:
     if use_reentrant_ckpt():
         raise ValueError("timm is set to reentrant checkpointing, which loses the gradient of balance losses; unset it")
     method()
+
+
+def save_folder(model: nn.Module, folder: Path, about: Mapping[str, Any]) -> None:
+    """Write model.safetensors and config.json, as timm itself does (`timm.models.save_for_hf`).
+
+    about: `data_config` (sizes, crop, mean, std), and `model_config`, further entries of config.json.
+    """
+    save_for_hf(model, str(folder), safe_serialization=True, **of_own_weights(about))
+
+
+def push_folder(model: nn.Module, folder: Path, about: Mapping[str, Any], repository: str, *, private: bool) -> None:
+    """Put what `save_folder` writes onto the Hugging Face hub, by timm's own function."""
+    push_to_hf_hub(model, repository, private=private, safe_serialization=True, **of_own_weights(about))
+
+
+def of_own_weights(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without the tag and the licence of timm's weights of that model, which timm would say these have."""
+    return {**about, "model_config": {**about["model_config"], "pretrained_cfg": {"tag": None, "license": None}}}

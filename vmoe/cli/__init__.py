@@ -1,5 +1,5 @@
-"""The command line: `vmoe train | eval | upcycle | write | tokens | verify | inspect | report | compare | doctor |
-bench-data`.
+"""The command line: `vmoe train | eval | upcycle | export | write | tokens | verify | inspect | report | compare |
+doctor | bench-data`.
 
 One file a command; each imports what it needs.
 """
@@ -91,7 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
         "checkpoints",
         nargs="+",
         metavar="CHECKPOINT",
-        help="RUN/checkpoints/last.pt or best.pt, or timm:NAME, a pretrained model of timm",
+        help="RUN/checkpoints/last.pt or best.pt; a folder of vmoe export, or hf-hub:OWNER/NAME; or timm:NAME, a"
+        " pretrained model of timm",
     )
     evaluate.add_argument("--set", nargs="+", default=[], metavar="a.b=value", help="keys of its config to change")
     evaluate.add_argument(
@@ -139,6 +140,23 @@ def build_parser() -> argparse.ArgumentParser:
     upcycle.add_argument("--to", required=True, metavar="CONFIG", help="YAML file; its moe says what to convert to")
     upcycle.add_argument("--set", nargs="+", default=[], metavar="a.b=value", help="keys of the config to change")
     upcycle.add_argument("--output", metavar="FILE", help="default: OUTPUT of the config/checkpoints/upcycled.pt")
+
+    export = commands.add_parser(
+        "export", help="a checkpoint's model as safetensors with a model card, and onto the hub"
+    )
+    export.add_argument("checkpoint", metavar="CHECKPOINT", help="RUN/checkpoints/best.pt, say")
+    export.add_argument("--output", metavar="FOLDER", help="default: RUN/export/CHECKPOINT")
+    export.add_argument(
+        "--weights",
+        choices=("evaluated", "raw", "ema"),
+        default="evaluated",
+        help="those the run evaluated, or the raw ones, or their moving average (evaluated)",
+    )
+    export.add_argument("--push", metavar="OWNER/NAME", help="put it onto the Hugging Face hub too")
+    export.add_argument(
+        "--private", action="store_true", help="with --push: where the repository is new, for you alone"
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
 
     write = commands.add_parser("write", help="write an image folder as a .beton file for FFCV")
     write.add_argument("source", help="folder with one folder of images a class, or 'digits' for the embedded set")

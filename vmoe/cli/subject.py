@@ -12,7 +12,7 @@ from torch import nn
 
 from vmoe.api import build_stored
 from vmoe.config import ConfigError, RunConfig, override_config
-from vmoe.train.checkpoint import read_checkpoint
+from vmoe.train.checkpoint import HUB, read_checkpoint
 from vmoe.train.cost import Cost, measure_cost
 from vmoe.train.distributed import Processes
 from vmoe.train.evaluate import Evaluation, evaluate
@@ -82,6 +82,8 @@ def default_folder(source: str, config: RunConfig, judging: Judging, ending: str
     path = Path(source)
     if source.startswith(PREFIX):
         path = FOLDER / source.removeprefix(PREFIX) / "pretrained"
+    elif source.startswith(HUB):
+        path = Path("runs/hub") / source.removeprefix(HUB) / "model"
     restricted = "-subset" if judging.classes == "subset" else ""
     flipped = "-flip" if judging.flip else ""
     return run_of(path) / "eval" / f"{path.stem}-{Path(config.data.val).stem}{restricted}{flipped}{ending}"

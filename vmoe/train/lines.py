@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +42,7 @@ class Lines:
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the entries that are not wanted, and what is no entry, such as a line cut short; the latter is told."""
+        self.waiting = [line for line in self.waiting if wanted(json.loads(line))]
         if not self.path.exists():
             return
         kept, unreadable = [], 0
@@ -62,11 +64,16 @@ def append_whole(path: Path, content: bytes) -> None:
         content = b"\n" + content if size and _last_byte(path) != b"\n" else content
         try:
             while content:
-                content = content[file.write(content) :]
+                content = content[write_some(file, content) :]
         except OSError:
             with suppress(OSError):  # else the torn line ends before the next one, and readers leave it out
                 file.truncate(size)
             raise
+
+
+def write_some(file: io.FileIO, content: bytes) -> int:
+    """Write as much as fits; how many bytes that were."""
+    return file.write(content)
 
 
 def _last_byte(path: Path) -> bytes:

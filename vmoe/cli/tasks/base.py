@@ -71,11 +71,12 @@ class Assembly(ABC, Generic[Config]):
     """Makes of one config what the commands work with.
 
     IN_ANY_WEIGHTS: arguments of the model that do not decide whether weights fit it. SAME_HOST: what of a config does,
-    for errors.
+    for errors. PIPELINE: what the Hugging Face hub calls the task.
     """
 
     IN_ANY_WEIGHTS: ClassVar[frozenset[str]]
     SAME_HOST: ClassVar[str]
+    PIPELINE: ClassVar[str]
 
     def __init__(self, config: Config):
         self.config = config
@@ -136,6 +137,18 @@ class Assembly(ABC, Generic[Config]):
     @abstractmethod
     def routing_maps(self, model: nn.Module, task: Task, entry: Entry, probe: Probe) -> ImageRouting | None:
         """The probe's samples as pictures with their routing; None for a task that has no pictures."""
+
+    @abstractmethod
+    def describe_input(self, entry: Entry) -> dict[str, Any]:
+        """What an exported model's config.json says of its input and labels, as `save_folder` of the backbone takes it;
+        `model_config` is a mapping.
+        """
+
+    @abstractmethod
+    def load_natively(self, source: str) -> str | None:
+        """Python that loads an exported dense model by its own library; None where that cannot be. source: its name on
+        the hub.
+        """
 
     @staticmethod
     @abstractmethod

@@ -33,6 +33,7 @@ SHOWN_IMAGES = 24  # of the probe, on the page of a run
 
 class ImageAssembly(Assembly[ImageRunConfig]):
     IN_ANY_WEIGHTS = frozenset({"drop_path_rate", "drop_path_uniform", "dynamic_img_size"})
+    PIPELINE = "image-classification"
     SAME_HOST = "the same model.name, model.kwargs and image size; model.drop_path_rate may differ"
 
     def open_data(self, processes: Processes) -> Data:
@@ -188,6 +189,23 @@ class ImageAssembly(Assembly[ImageRunConfig]):
         labels = tuple(names[label] for label in probe.targets.tolist())
         numbers = tuple(f"image {number} of the probe" for number in range(len(labels)))
         return keep(route_images(model, probe.inputs, task.prepare, numbers, labels), SHOWN_IMAGES)
+
+    def describe_input(self, entry: Entry) -> dict[str, Any]:
+        classes = entry["classes"]
+        names = {name: said for name, said in zip(classes, self.label_names(entry), strict=True) if said != name}
+        return {
+            "data_config": {
+                "input_size": (3, entry["image_size"], entry["image_size"]),
+                "crop_pct": entry["eval_crop"],
+                "interpolation": self.config.data.eval_interpolation,
+                "mean": tuple(entry["mean"]),
+                "std": tuple(entry["std"]),
+            },
+            "model_config": {"label_names": list(classes), **({"label_descriptions": names} if names else {})},
+        }
+
+    def load_natively(self, source: str) -> str:
+        return f'import timm\n\nmodel = timm.create_model("hf-hub:{source}", pretrained=True).eval()'
 
     @staticmethod
     def overrides_for(path: str) -> list[str]:

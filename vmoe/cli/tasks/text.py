@@ -28,6 +28,7 @@ from .judging import Judge, Judging
 
 class TextAssembly(Assembly[TextRunConfig]):
     IN_ANY_WEIGHTS = frozenset({"dropout"})
+    PIPELINE = "text-generation"
     SAME_HOST = "the same model.name, model.kwargs, vocabulary, bias and data.block_size; model.dropout may differ"
 
     def open_data(self, processes: Processes) -> Data:
@@ -110,6 +111,12 @@ class TextAssembly(Assembly[TextRunConfig]):
 
     def routing_maps(self, model: nn.Module, task: Task, entry: Entry, probe: Probe) -> None:
         return None
+
+    def describe_input(self, entry: Entry) -> dict[str, Any]:
+        return {"model_config": {}}
+
+    def load_natively(self, source: str) -> None:
+        """GPT-2 without biases is no model of transformers."""
 
     @staticmethod
     def overrides_for(path: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .file import read_checkpoint
+from .file import read_file
 from .names import give_name
 
 BEST = "best.pt"
@@ -55,7 +55,7 @@ class Best:
 
     def _read(self, path: Path) -> Ranked | None:
         try:
-            contents = read_checkpoint(path)
+            contents = read_file(path)
         except (ValueError, OSError) as error:
             self.tell(f"{error}; it no longer counts as one of the best")
             self.damaged.add(path)

@@ -62,32 +62,36 @@ class _Watched:
         self.file.flush()
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The dictionary of a checkpoint file, on the CPU, in the format of today. Nothing in the file is executed
-    (weights_only), and its contents are held against their digest.
-
-    Raises `FileNotFoundError`, or `ValueError`: the file is damaged, holds anything but plain values and tensors,
-    is not a vmoe checkpoint, or is of a newer format.
-    """
-    path = Path(path)
+def read_file(path: Path) -> dict[str, Any]:
+    """The dictionary of a checkpoint file, as `read_checkpoint` gives it and with its errors."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; a run keeps them as RUN/checkpoints/last.pt and best.pt")
     contents = load_plain(path)
     if not isinstance(contents, dict) or "format" not in contents:
         raise ValueError(f"{path}: no checkpoint of vmoe (a dense timm checkpoint is loaded by timm, then upcycled)")
+    return checked(path, contents)
+
+
+def checked(name: str | Path, contents: dict[str, Any], *, sharing: bool = True) -> dict[str, Any]:
+    """Contents as they were written, in the format of today.
+
+    name: of what they were read from, in errors. sharing: as in `digest_of`. Raises `ValueError`: another format, keys
+    that are missing, contents that are not those of the digest.
+    """
     written = contents["format"]
-    allowed = ", ".join(map(str, (*MIGRATIONS, FORMAT)))
-    if type(written) is not int or written not in (*MIGRATIONS, FORMAT):
+    allowed = (*MIGRATIONS, FORMAT)
+    if type(written) is not int or written not in allowed:
         from_newer = type(written) is int and written > FORMAT
         remedy = "; a newer version of vmoe wrote it, and reads it" if from_newer else ""
-        raise ValueError(f"{path}: checkpoint format {written!r}; this version of vmoe reads {allowed}{remedy}")
+        listed = ", ".join(map(str, allowed))
+        raise ValueError(f"{name}: checkpoint format {written!r}; this version of vmoe reads {listed}{remedy}")
     needed = KEYS if written == 1 else KEYS | ADDED
     if missing := needed - set(contents):
-        raise ValueError(f"{path}: damaged, it lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"{name}: damaged, it lacks {', '.join(sorted(missing))}")
     if written > 1:
-        check_digest(path, contents)
-    for migrate in (MIGRATIONS[number] for number in range(written, FORMAT)):
-        contents = migrate(contents)
+        check_digest(name, contents, sharing=sharing)
+    for number in range(written, FORMAT):
+        contents = MIGRATIONS[number](contents)
     return contents
 
 
@@ -103,10 +107,10 @@ def load_plain(path: Path, *, mmap: bool = False) -> Any:
         raise ValueError(f"{path}: damaged or no checkpoint: {_brief(error)}") from None
 
 
-def check_digest(name: str | Path, contents: Mapping[str, Any]) -> None:
+def check_digest(name: str | Path, contents: Mapping[str, Any], *, sharing: bool = True) -> None:
     """Raise `ValueError` unless contents are those of which their digest was made. name: of the file, in errors."""
     try:
-        is_whole = digest_of(contents) == contents["digest"]
+        is_whole = digest_of(contents, sharing=sharing) == contents["digest"]
     except Exception:  # a damaged file holds values of any kind
         is_whole = False
     if not is_whole:
@@ -114,5 +118,5 @@ def check_digest(name: str | Path, contents: Mapping[str, Any]) -> None:
 
 
 def _brief(error: Exception) -> str:
-    """The first line of torch's message, or the error's name where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """The first sentence of torch's message, or the error's name where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .file import load_plain, read_checkpoint
+from .file import load_plain, read_file
 
 Progress = tuple[float, float]
 UNKNOWN: Progress = (math.inf, math.inf)
@@ -23,7 +23,7 @@ def find_newest(paths: Sequence[Path], *, tell: Callable[[str], None]) -> tuple[
     damage: list[str] = []
     for path in sorted(paths, key=claimed_progress, reverse=True):
         try:
-            contents = read_checkpoint(path)
+            contents = read_file(path)
         except (ValueError, OSError) as error:
             damage.append(str(error))
             continue

@@ -14,7 +14,7 @@ from vmoe.files import flush, temporary_name
 
 from ..warn import tell
 from .best import BEST, Best
-from .file import contents_of, read_checkpoint, write_contents
+from .file import contents_of, read_file, write_contents
 from .names import give_name, link_or_copy, remove_leftovers
 from .newest import find_newest
 
@@ -50,14 +50,20 @@ class CheckpointStore:
         if not self.writes:
             return
         contents = contents_of(checkpoint, rank)
-        self._settle()
+        self.settle()
         if self._writer is None:
             self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
         self._latest = self._writer.submit(self._write, contents)
 
+    def settle(self) -> str | None:
+        """Wait until everything is written; what went wrong in the latest write, which has been told. Another process
+        that is to read what this one wrote comes after this, and a barrier.
+        """
+        return None if self._latest is None else self._latest.result()
+
     def wait(self) -> None:
-        """Wait until everything is written. Raises `OSError` if the latest write failed."""
-        if (wrong := self._settle()) is not None:
+        """`settle`. Raises `OSError` if the latest write failed."""
+        if (wrong := self.settle()) is not None:
             raise OSError(wrong)
 
     def close(self) -> None:
@@ -80,7 +86,7 @@ class CheckpointStore:
     @property
     def best_rank(self) -> float:
         """Of the best checkpoint that is here, once everything is written; -inf without one."""
-        self._settle()
+        self.settle()
         return self._best.rank
 
     @property
@@ -95,12 +101,8 @@ class CheckpointStore:
         Damaged ones are passed over and told on standard error; nothing is deleted. Raises `ValueError`, which names
         each file and its damage, if none is good.
         """
-        self._settle()
+        self.settle()
         return find_newest(self.paths, tell=self._tell)
-
-    def _settle(self) -> str | None:
-        """Wait for the write that is under way; what went wrong in the latest, which has been told."""
-        return None if self._latest is None else self._latest.result()
 
     def _write(self, contents: dict[str, Any]) -> str | None:
         """In the thread: write the file, then give it its names; what went wrong, if anything.
@@ -155,7 +157,7 @@ class CheckpointStore:
         """Of last or previous, which may be of a run before and are then read once; None if there is no good one."""
         if path not in self._steps:
             try:
-                self._steps[path] = read_checkpoint(path)["training"]["step"]
+                self._steps[path] = read_file(path)["training"]["step"]
             except (ValueError, OSError):
                 self._steps[path] = None
         return self._steps[path]
