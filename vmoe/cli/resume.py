@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from vmoe.config import ConfigError, RunConfig
+from vmoe.moe.collective import largest_over_processes
 from vmoe.train.distributed import Processes
 from vmoe.train.runfolder import RunFolder
 
@@ -24,6 +25,17 @@ RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # how often a 
 def goes_on(config: RunConfig) -> bool:
     """Whether a run that the folder holds already is to go on: by the config, or since a launcher starts it again."""
     return config.train.resume == "auto" or any(int(os.environ.get(name, "0") or 0) > 0 for name in RESTARTS)
+
+
+def check_alike(checkpoint: dict[str, Any] | None, processes: Processes) -> None:
+    """Raise `ConfigError`, on all processes, unless each of them found a checkpoint of the same step, or none."""
+    step = -1 if checkpoint is None else checkpoint["training"]["step"]
+    latest, minus_earliest = largest_over_processes([step, -step], processes.device)
+    if latest != -minus_earliest:
+        raise ConfigError(
+            f"processes found checkpoints of different steps, up to {latest}; this one {'none' if step < 0 else step}."
+            " Allowed: an output folder that all of them see alike"
+        )
 
 
 def resumable(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None:
@@ -51,7 +63,7 @@ def keep_batch(config: RunConfig, checkpoint: dict[str, Any], processes: Process
     Raises `ConfigError` where the batch cannot be shared out so.
     """
     before, now, batch = checkpoint["training"]["processes"], processes.world, config.data.batch_size
-    if before == now:
+    if before in (None, now):
         return config
     largest = batch // (before * checkpoint["config"]["train"]["accumulate"])
     possible = (count for count in range(1, batch // now + 1) if batch % (now * count) == 0)

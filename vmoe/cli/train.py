@@ -28,7 +28,7 @@ from .class_files import save_class_accuracy
 from .estimate import describe_estimate
 from .outcome import Outcome, announce
 from .plan import describe_plan
-from .resume import goes_on, keep_batch, resumable
+from .resume import check_alike, goes_on, keep_batch, resumable
 from .routing_files import save_routing
 from .tasks import Data, Start, assembly_of
 from .weights import start_of
@@ -82,6 +82,7 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: fl
     """Train a config to its end, or only say what that would take; seconds: by timing it for about so long."""
     folder = RunFolder(config.output, writes=processes.first, keep=config.checkpoint)
     checkpoint = resumable(config, folder)
+    check_alike(checkpoint, processes)
     if checkpoint is not None:
         config = keep_batch(config, checkpoint, processes)
     elif not dry_run and not goes_on(config):
@@ -101,7 +102,7 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: fl
     barrier()  # every process has looked at the folder before the first one writes to it
     folder.start(dump_config(config), processes, step=state.step, evaluated=state.evaluated)
     sinks = open_sinks(config, config.output, step=state.step) if processes.first else []
-    with folder.logging_to(sinks), parts.interrupts:
+    with folder.checkpoints, folder.logging_to(sinks), parts.interrupts:
         evaluation = fit(state, parts)
     result = describe_result(
         evaluation,

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
+from .distributed import barrier
 from .state import Parts, TrainState
 
 ENOUGH = 20  # losses before it, for one to be called a spike
@@ -42,6 +43,8 @@ def go_back(state: TrainState, parts: Parts, spike: LossSpike) -> None:
             f"{found}; the run has gone back {allowed} times already, which is train.max_returns;"
             f" {folder.describe_last()}. Try a smaller optimizer.lr or an optimizer.clip_grad"
         )
+    folder.checkpoints.settle()
+    barrier()  # what the first process had to write is there for all
     newest = folder.checkpoints.newest()
     if newest is None:
         raise FloatingPointError(f"{found}, and {folder.describe_last()} to go back to. Try a smaller optimizer.lr")
