@@ -1,14 +1,14 @@
 """Dispatch over processes: each holds some of a layer's experts, and rows go to where their expert is and come back.
 
 A process sorts its active pairs by expert, sends each row to the process that holds the expert, and gets rows of all
-processes for its own experts. Those it computes by one of the paths for one process, as a routing in which a row has one
-active expert, of weight 1. The results return by the same way; weighting and summing them is done at home, where the
-weights and their gradient are. Backward, the gradients of rows take the same ways.
+processes for its own experts. Those it computes by one of the paths for one process, as a routing in which a row has
+one active expert, of weight 1. The results return by the same way; weighting and summing them is done at home, where
+the weights and their gradient are. Backward, the gradients of rows take the same ways.
 
 The number of rows for each process is read on the host. All processes of the group run the layer equally often, if
 without any token.
 
-Shapes: T tokens, D width, E experts, R rank, P active pairs of this process, S rows that it is sent, H experts it holds.
+Shapes: T tokens, D width, E experts, R rank, P active pairs of this process, S rows that it is sent, H experts here.
 """
 
 from __future__ import annotations
