@@ -1,0 +1,178 @@
+"""Does training go the same way however a model lies on several processes? Traces of the loss against one process.
+
+Each row of the demo (a ViT on the embedded digits, AdamW with warm-up, weight decay and clipping) takes the same steps
+over the same images in every layout, from the same weights, in float32. Nothing is drawn at random on the way. What is
+reported of a layout is the largest relative difference of a step's loss, balance included, from that of one process,
+the parameters that a process holds, and the time of a step, for which all processes here share the machine's cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch.multiprocessing import spawn
+
+from benchmarks.report import Report, Row, arguments, reporting
+from vmoe.cli.train import build, train
+from vmoe.config import RunConfig, load_config
+from vmoe.train.distributed import start_processes
+from vmoe.train.parallel.layout import parameters_here
+from vmoe.train.runfolder import RunFolder
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "demo"
+GATES = ("topk", "self", "routing_free")
+TOLERANCE = 1e-5
+BATCH = 48
+FIRST = 5  # steps whose time does not count
+BYTES = 4  # of a parameter
+COLUMNS = ("gate", "layout", "processes", "largest difference", "at step", "KiB of parameters", "ms a step")
+# No budget: every layout takes its steps once.
+BUDGET = {"cpu": 0.0, "cuda": 0.0}
+
+
+class LayoutOf(NamedTuple):
+    name: str
+    processes: int
+    overrides: tuple[str, ...] = ()
+
+
+FSDP = "parallel.strategy=fsdp"
+LAYOUTS = (
+    LayoutOf("ddp", 2),
+    LayoutOf("ddp", 4),
+    LayoutOf("fsdp", 2, (FSDP,)),
+    LayoutOf("experts over 2", 2, ("parallel.experts=2",)),
+    LayoutOf("experts over 2", 4, ("parallel.experts=2",)),
+    LayoutOf("experts over 4", 4, ("parallel.experts=4",)),
+    LayoutOf("fsdp, experts over 2", 2, (FSDP, "parallel.experts=2")),
+)
+ALONE = LayoutOf("one process", 1)
+
+
+class Trace(NamedTuple):
+    """losses: of each step, balance included. seconds: of each step. parameters: that the first process holds."""
+
+    losses: list[float]
+    seconds: list[float]
+    parameters: int
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv)
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with reporting(options) as report, tempfile.TemporaryDirectory() as folder:
+        for gate in options.gates:
+            compare(report, gate, options, Path(folder) / gate)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = arguments("layouts", __doc__, BUDGET)
+    parser.add_argument("--gates", nargs="+", choices=GATES, default=list(GATES))
+    parser.add_argument("--processes", nargs="+", type=int, default=[2, 4], help="of the layouts to compare")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.set_defaults(device="cpu")
+    return parser.parse_args(argv)
+
+
+def compare(report: Report, gate: str, options: argparse.Namespace, folder: Path) -> None:
+    """One table, of one gate."""
+    layouts = [layout for layout in LAYOUTS if layout.processes in options.processes]
+    traces: dict[LayoutOf, Trace] = {}
+    for world in (1, *options.processes):
+        these = [layout for layout in (ALONE, *layouts) if layout.processes == world]
+        traces |= dict(zip(these, run(gate, these, options, folder / str(world)), strict=True))
+    rows: list[Row] = [row_of(gate, layout, traces[layout], traces[ALONE]) for layout in (ALONE, *layouts)]
+    note = f"{options.steps} steps of {BATCH} images; allowed: {TOLERANCE:g}, relative to the loss of one process."
+    report.add(gate, COLUMNS, rows, note)
+    for row in rows[1:]:
+        report.target(f"{gate}, {row['layout']}, {row['processes']} processes", TOLERANCE, row["largest difference"])
+
+
+def row_of(gate: str, layout: LayoutOf, trace: Trace, alone: Trace) -> Row:
+    apart = [abs(one - other) / abs(other) for one, other in zip(trace.losses, alone.losses, strict=True)]
+    largest = max(apart)
+    return {
+        "gate": gate,
+        "layout": layout.name,
+        "processes": layout.processes,
+        "largest difference": None if layout is ALONE else largest,
+        "at step": None if layout is ALONE else apart.index(largest) + 1,
+        "KiB of parameters": trace.parameters * BYTES / 2**10,
+        "ms a step": 1000 * median(trace.seconds[FIRST:] or trace.seconds),
+        "apart": apart,
+        "losses": trace.losses,
+    }
+
+
+def config_of(gate: str, layout: LayoutOf, options: argparse.Namespace, output: Path) -> RunConfig:
+    overrides = [
+        *(f"output={output}", f"train.device={options.device}", "train.precision=float32", "train.log_every=1"),
+        *(f"schedule.steps={options.steps}", f"schedule.warmup_steps={min(FIRST, options.steps - 1)}"),
+        *("train.probe_samples=0", "data.crop_scale=[1.0, 1.0]", "data.crop_ratio=[1.0, 1.0]", "data.loader=folder"),
+        *(f"train.eval_every_steps={options.steps}", "data.workers=1", f"data.batch_size={BATCH}"),
+    ]
+    return load_config(CONFIGS / f"{gate}.yaml", [*overrides, *layout.overrides])
+
+
+def run(gate: str, layouts: Sequence[LayoutOf], options: argparse.Namespace, folder: Path) -> list[Trace]:
+    """The traces of layouts of equally many processes, one after the other in the same processes."""
+    folder.mkdir(parents=True)
+    configs = [config_of(gate, layout, options, folder / str(number)) for number, layout in enumerate(layouts)]
+    world = layouts[0].processes
+    spawn(train_all, (world, [free_port() for _ in configs], configs), nprocs=world)
+    return [trace_of(config) for config in configs]
+
+
+def train_all(rank: int, world: int, ports: Sequence[int], configs: Sequence[RunConfig]) -> None:
+    """What one of the processes does."""
+    torch.set_num_threads(1)
+    for port, config in zip(ports, configs, strict=True):
+        torchrun: Mapping[str, int | str] = {
+            **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world},
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+        }
+        os.environ |= {name: str(value) for name, value in torchrun.items()}
+        silence = io.StringIO()
+        with (
+            start_processes(config.train.device) as processes,
+            contextlib.redirect_stdout(silence),
+            contextlib.redirect_stderr(silence),
+        ):
+            state, _ = build(config, processes, RunFolder(config.output, writes=False))
+            parameters = parameters_here(state.model)
+            train(config, processes, dry_run=False)
+        if rank == 0:
+            (config.output / "parameters.json").write_text(json.dumps(parameters))
+
+
+def trace_of(config: RunConfig) -> Trace:
+    lines = (config.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps: list[dict[str, Any]] = [entry for entry in map(json.loads, lines) if entry["kind"] == "train"]
+    return Trace(
+        [entry["loss"] + entry["balance_loss"] for entry in steps],
+        [config.data.batch_size / entry["images_per_second"] for entry in steps],
+        json.loads((config.output / "parameters.json").read_text()),
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main()
