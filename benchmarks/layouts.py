@@ -24,9 +24,10 @@ import torch
 from torch.multiprocessing import spawn
 
 from benchmarks.report import Report, Row, arguments, reporting
-from vmoe.cli.train import build, train
-from vmoe.config import RunConfig, load_config
+from vmoe.cli.train import build
+from vmoe.config import RunConfig, dump_config, load_config
 from vmoe.train.distributed import start_processes
+from vmoe.train.loop import fit
 from vmoe.train.parallel.layout import parameters_here
 from vmoe.train.runfolder import RunFolder
 
@@ -73,8 +74,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     with reporting(options) as report, tempfile.TemporaryDirectory() as folder:
+        layouts = [ALONE, *(layout for layout in LAYOUTS if layout.processes in options.processes)]
+        works = [(gate, layout) for layout in layouts for gate in options.gates]
+        traces: dict[tuple[str, LayoutOf], Trace] = {}
+        for world in (1, *options.processes):
+            these = [work for work in works if work[1].processes == world]
+            traces |= dict(zip(these, run(these, options, Path(folder) / str(world)), strict=True))
         for gate in options.gates:
-            compare(report, gate, options, Path(folder) / gate)
+            compare(report, gate, {layout: traces[gate, layout] for layout in layouts}, options.steps)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -86,15 +93,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def compare(report: Report, gate: str, options: argparse.Namespace, folder: Path) -> None:
+def compare(report: Report, gate: str, traces: Mapping[LayoutOf, Trace], steps: int) -> None:
     """One table, of one gate."""
-    layouts = [layout for layout in LAYOUTS if layout.processes in options.processes]
-    traces: dict[LayoutOf, Trace] = {}
-    for world in (1, *options.processes):
-        these = [layout for layout in (ALONE, *layouts) if layout.processes == world]
-        traces |= dict(zip(these, run(gate, these, options, folder / str(world)), strict=True))
-    rows: list[Row] = [row_of(gate, layout, traces[layout], traces[ALONE]) for layout in (ALONE, *layouts)]
-    note = f"{options.steps} steps of {BATCH} images; allowed: {TOLERANCE:g}, relative to the loss of one process."
+    rows: list[Row] = [row_of(gate, layout, trace, traces[ALONE]) for layout, trace in traces.items()]
+    note = f"{steps} steps of {BATCH} images; allowed: {TOLERANCE:g}, relative to the loss of one process."
     report.add(gate, COLUMNS, rows, note)
     for row in rows[1:]:
         report.target(f"{gate}, {row['layout']}, {row['processes']} processes", TOLERANCE, row["largest difference"])
@@ -126,11 +128,11 @@ def config_of(gate: str, layout: LayoutOf, options: argparse.Namespace, output: 
     return load_config(CONFIGS / f"{gate}.yaml", [*overrides, *layout.overrides])
 
 
-def run(gate: str, layouts: Sequence[LayoutOf], options: argparse.Namespace, folder: Path) -> list[Trace]:
-    """The traces of layouts of equally many processes, one after the other in the same processes."""
+def run(works: Sequence[tuple[str, LayoutOf]], options: argparse.Namespace, folder: Path) -> list[Trace]:
+    """The traces of gates in layouts of equally many processes, one after the other in the same processes."""
     folder.mkdir(parents=True)
-    configs = [config_of(gate, layout, options, folder / str(number)) for number, layout in enumerate(layouts)]
-    world = layouts[0].processes
+    configs = [config_of(*work, options, folder / str(number)) for number, work in enumerate(works)]
+    world = works[0][1].processes
     spawn(train_all, (world, [free_port() for _ in configs], configs), nprocs=world)
     return [trace_of(config) for config in configs]
 
@@ -150,11 +152,12 @@ def train_all(rank: int, world: int, ports: Sequence[int], configs: Sequence[Run
             contextlib.redirect_stdout(silence),
             contextlib.redirect_stderr(silence),
         ):
-            state, _ = build(config, processes, RunFolder(config.output, writes=False))
-            parameters = parameters_here(state.model)
-            train(config, processes, dry_run=False)
+            folder = RunFolder(config.output, writes=processes.first, keep=config.checkpoint)
+            state, parts = build(config, processes, folder)
+            folder.start(dump_config(config), processes, step=0, evaluated=0)
+            fit(state, parts)
         if rank == 0:
-            (config.output / "parameters.json").write_text(json.dumps(parameters))
+            (config.output / "parameters.json").write_text(json.dumps(parameters_here(state.model)))
 
 
 def trace_of(config: RunConfig) -> Trace:

@@ -44,5 +44,6 @@ class Sharded(Layout):
         for module in (*self.blocks(model), model):
             fully_shard(module, mesh=self.mesh, reshard_after_forward=True, ignored_params=aside)
         named = model.named_parameters(remove_duplicate=False)
-        self.sharded = {name: parameter.data for name, parameter in named if isinstance(parameter, DTensor)}
+        detached = ((name, parameter.detach()) for name, parameter in named)
+        self.sharded = {name: tensor for name, tensor in detached if isinstance(tensor, DTensor)}
         return model
