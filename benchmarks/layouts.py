@@ -9,25 +9,26 @@ the parameters that a process holds, and the time of a step, for which all proce
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.multiprocessing import spawn
 
 from benchmarks.report import Report, Row, arguments, reporting
 from vmoe.cli.train import build
-from vmoe.config import RunConfig, dump_config, load_config
-from vmoe.train.distributed import start_processes
-from vmoe.train.loop import fit
+from vmoe.config import RunConfig, load_config
+from vmoe.train.distributed import Processes, start_processes
+from vmoe.train.loop import steps_until
+from vmoe.train.meter import Meter
 from vmoe.train.parallel.layout import parameters_here
 from vmoe.train.runfolder import RunFolder
 
@@ -123,7 +124,7 @@ def config_of(gate: str, layout: LayoutOf, options: argparse.Namespace, output: 
         *(f"output={output}", f"train.device={options.device}", "train.precision=float32", "train.log_every=1"),
         *(f"schedule.steps={options.steps}", f"schedule.warmup_steps={min(FIRST, options.steps - 1)}"),
         *("train.probe_samples=0", "data.crop_scale=[1.0, 1.0]", "data.crop_ratio=[1.0, 1.0]", "data.loader=folder"),
-        *(f"train.eval_every_steps={options.steps}", "data.workers=1", f"data.batch_size={BATCH}"),
+        *("data.workers=1", f"data.batch_size={BATCH}"),
     ]
     return load_config(CONFIGS / f"{gate}.yaml", [*overrides, *layout.overrides])
 
@@ -133,41 +134,39 @@ def run(works: Sequence[tuple[str, LayoutOf]], options: argparse.Namespace, fold
     folder.mkdir(parents=True)
     configs = [config_of(*work, options, folder / str(number)) for number, work in enumerate(works)]
     world = works[0][1].processes
-    spawn(train_all, (world, [free_port() for _ in configs], configs), nprocs=world)
-    return [trace_of(config) for config in configs]
+    spawn(train_all, ([free_port() for _ in configs], configs, world, folder / "traces.json"), nprocs=world)
+    return [Trace(*each) for each in json.loads((folder / "traces.json").read_text())]
 
 
-def train_all(rank: int, world: int, ports: Sequence[int], configs: Sequence[RunConfig]) -> None:
+def train_all(rank: int, ports: Sequence[int], configs: Sequence[RunConfig], world: int, out: Path) -> None:
     """What one of the processes does."""
     torch.set_num_threads(1)
+    traces = []
     for port, config in zip(ports, configs, strict=True):
         torchrun: Mapping[str, int | str] = {
             **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world},
             **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
         }
         os.environ |= {name: str(value) for name, value in torchrun.items()}
-        silence = io.StringIO()
-        with (
-            start_processes(config.train.device) as processes,
-            contextlib.redirect_stdout(silence),
-            contextlib.redirect_stderr(silence),
-        ):
-            folder = RunFolder(config.output, writes=processes.first, keep=config.checkpoint)
-            state, parts = build(config, processes, folder)
-            folder.start(dump_config(config), processes, step=0, evaluated=0)
-            fit(state, parts)
-        if rank == 0:
-            (config.output / "parameters.json").write_text(json.dumps(parameters_here(state.model)))
+        with start_processes(config.train.device) as processes:
+            traces.append(trace(config, processes))
+    if rank == 0:
+        out.write_text(json.dumps(traces))
 
 
-def trace_of(config: RunConfig) -> Trace:
-    lines = (config.output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    steps: list[dict[str, Any]] = [entry for entry in map(json.loads, lines) if entry["kind"] == "train"]
-    return Trace(
-        [entry["loss"] + entry["balance_loss"] for entry in steps],
-        [config.data.batch_size / entry["images_per_second"] for entry in steps],
-        json.loads((config.output / "parameters.json").read_text()),
-    )
+def trace(config: RunConfig, processes: Processes) -> Trace:
+    """Take the steps of a config, all in its first epoch."""
+    state, parts = build(config, processes, RunFolder(config.output, writes=False, keep=config.checkpoint))
+    network, meter = parts.layout.network(state.model.train()), Meter(parts, state.model)
+    losses, seconds, start = [], [], time.perf_counter()
+    with closing(steps_until(parts.last_step, state, parts, network, meter)) as steps:
+        for _ in steps:
+            since = meter.since_log()
+            assert since.loss is not None, "every step is taken"
+            losses.append(since.loss + since.balance_loss)
+            seconds.append(time.perf_counter() - start)
+            start = time.perf_counter()
+    return Trace(losses, seconds, parameters_here(state.model))
 
 
 def free_port() -> int:
