@@ -37,7 +37,7 @@ OURS = (
     *("train.device", "train.precision", "train.compile", "train.channels_last", "train.accumulate", "train.log_every"),
     *("train.eval_every", "train.eval_every_steps", "train.routing_every", "train.probe_samples", "train.tensorboard"),
     *("train.wandb", "train.peak_tflops", "train.resume", "train.timeout"),
-    *("train.max_nonfinite", "train.spike_factor", "train.max_returns"),
+    *("train.max_nonfinite", "train.spike_factor", "train.max_returns", "parallel.strategy", "parallel.experts"),
     *("checkpoint.every_steps", "checkpoint.keep_best", "checkpoint.keep_every"),
 )
 

@@ -103,6 +103,18 @@ CONFIGS = [
     Wrong("an odd batch for mixup", (*TRAIN, "data.batch_size=5", "augment.mixup=0.8"), ("5 images", "an even number")),
     Wrong("a warm-up longer than the run", (*TRAIN, "schedule.warmup_epochs=1"), ("warmup_epochs is 1", "less than")),
     Wrong("EMA evaluated but not kept", (*TRAIN, "train.evaluate=ema"), ("train.evaluate is 'ema'", "ema_decay")),
+    Wrong("experts dealt out unevenly", (*TRAIN, "parallel.experts=3"), ("parallel.experts is 3", "allowed: 1, 2, 4")),
+    Wrong(
+        "experts of a dense model dealt out",
+        (*TRAIN, "moe.gate=dense", "parallel.experts=2"),
+        ("'dense'", "allowed: 1"),
+    ),
+    Wrong("an unknown layout", (*TRAIN, "parallel.strategy=zero"), ("parallel.strategy is 'zero'", "'fsdp'")),
+    Wrong(
+        "an optimizer that takes norms of weights in parts",
+        (*TRAIN, "parallel.strategy=fsdp", "optimizer.kind=lamb"),
+        ("optimizer.kind is 'lamb'", "parallel.strategy 'fsdp'", "adamw"),
+    ),
     Wrong("a GPU that is not there", (*TRAIN, "train.device=cuda"), ("train.device is 'cuda'", "cpu, auto")),
 ]
 

@@ -1,6 +1,7 @@
 """Balance losses by hand, and the controllers' traces."""
 
 import copy
+from functools import partial
 from itertools import pairwise
 from math import log
 
@@ -10,6 +11,7 @@ from small_moe import COMBINATIONS, balance_of, build, tokens
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.testing import assert_close
+from two_processes import TwoProcesses
 
 from vmoe.moe import (
     AutonomyOfExperts,
@@ -255,13 +257,11 @@ def test_micro_batches_change_nothing():
 
 
 def test_processes_change_nothing(monkeypatch):
-    """Two processes with a half of the tokens each, the second of them a sum that all_reduce adds."""
+    """With 9 and 3 of the tokens."""
     whole = trace(controller(), [[{"a": free(scores)}] for scores in random_steps()])
-    halves = [scores.split([9, 3]) for scores in random_steps()]
-    others = iter([torch.tensor([int((there >= 1).sum()), there.numel()]) for _, there in halves])
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda counts: counts.add_(next(others)))
-    assert trace(controller(), [[{"a": free(here)}] for here, _ in halves]) == whole
+    steps = [[[{"a": free(scores.split([9, 3])[rank])}] for scores in random_steps()] for rank in range(2)]
+    processes = TwoProcesses(monkeypatch)
+    assert processes.run(*(partial(trace, controller(), each) for each in steps)) == [whole, whole]
 
 
 def test_state_goes_through_a_checkpoint_in_the_middle_of_a_step():
@@ -467,14 +467,11 @@ def test_any_split_gives_the_same_biases():
 
 
 def test_processes_give_the_same_biases(monkeypatch):
-    """Two processes, the second's counts being what all_reduce adds."""
-    layer, balance = biased()
-    whole = bias_trace(layer, balance, [[loads(3, 2, 7, 0)], [loads(4, 4, 3, 1)]])
-    others = iter([torch.tensor([[0, 1, 7, 0]]), torch.tensor([[1, 0, 3, 1]])])
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda counts: counts.add_(next(others)))
-    layer, balance = biased()
-    assert bias_trace(layer, balance, [[loads(3, 1, 0, 0)], [loads(3, 4, 0, 0)]]) == whole
+    whole = bias_trace(*biased(), [[loads(3, 2, 7, 0)], [loads(4, 4, 3, 1)]])
+    first = [[loads(3, 1, 0, 0)], [loads(3, 4, 0, 0)]]
+    second = [[loads(0, 1, 7, 0)], [loads(1, 0, 3, 1)]]
+    processes = TwoProcesses(monkeypatch)
+    assert processes.run(*(partial(bias_trace, *biased(), steps) for steps in (first, second))) == [whole, whole]
 
 
 def test_each_layer_has_biases_of_its_own():
@@ -575,3 +572,46 @@ def test_a_controller_refuses_forwards_that_were_not_recorded():
     for balance in (biased()[1], balance_of(Relu()), balance_of(RoutingFree())):
         with pytest.raises(ValueError, match="no routings to balance"):
             balance({})
+
+
+# --- Several processes -----------------------------------------------------------------------------------
+
+LOSSES = [TopK(balance=0.5, z_loss=0.1), AutonomyOfExperts(balance=0.5), RoutingFree(balance_start=0.5), Relu()]
+TOKENS, EXPERTS, LAYERS = 12, 4, 2
+
+
+def scores_of_layers() -> list[torch.Tensor]:
+    """Uneven: the first half of the tokens prefers low experts, and the second half high ones."""
+    generator = torch.Generator().manual_seed(3)
+    slope = torch.linspace(-1, 1, EXPERTS) * torch.linspace(-1, 1, TOKENS)[:, None]
+    return [torch.randn(TOKENS, EXPERTS, generator=generator) * 0.5 + 1 + slope for _ in range(LAYERS)]
+
+
+def loss_and_gradients(spec, scores: list[torch.Tensor]):
+    """Of the balance loss, by the scores of the layers."""
+    route = {"routing_free": free, "relu": positive}.get(spec.kind, partial(top, k=2))
+    scores = [each.clone().requires_grad_() for each in scores]
+    loss = balance_of(spec)({str(number): route(each) for number, each in enumerate(scores)})
+    loss.backward()
+    return loss.detach(), [each.grad for each in scores]
+
+
+@pytest.mark.parametrize("spec", LOSSES, ids=lambda spec: spec.kind)
+def test_the_mean_over_processes_is_the_loss_of_all_tokens(monkeypatch, spec):
+    """Loss and gradients, though the experts' load is another one on each process."""
+    whole, gradients = loss_and_gradients(spec, scores_of_layers())
+    parts = [[scores.chunk(2)[rank] for scores in scores_of_layers()] for rank in range(2)]
+    alone = [loss_and_gradients(spec, part)[0] for part in parts]
+    calls = [partial(loss_and_gradients, spec, part) for part in parts]
+    (first, first_gradients), (second, second_gradients) = TwoProcesses(monkeypatch).run(*calls)
+    assert_close((first + second) / 2, whole)
+    for layer in range(LAYERS):
+        assert_close(torch.cat([first_gradients[layer], second_gradients[layer]]) / 2, gradients[layer])
+    assert abs(sum(alone) / 2 - whole) > 1e-3 * abs(whole), "the case says nothing where local loads would do"
+
+
+@pytest.mark.parametrize("spec", LOSSES, ids=lambda spec: spec.kind)
+def test_without_a_token_a_loss_is_zero(spec):
+    loss, gradients = loss_and_gradients(spec, [torch.zeros(0, EXPERTS)])
+    assert loss == 0
+    assert gradients[0].shape == (0, EXPERTS)

@@ -1,8 +1,6 @@
 """Every figure against its definition, written out in plain Python."""
 
 import math
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import pytest
@@ -11,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_moe import build
 from torch import nn
+from two_processes import TwoProcesses
 
 from vmoe.moe import LoadStats, MoESpec, Random, Routing, RoutingStats, mean_figures
 from vmoe.moe.routing import route_slots
@@ -155,29 +154,6 @@ def test_the_same_tokens_give_the_same_figures_in_any_batches_and_order(sizes, s
     expected = figures((whole, labels))
     assert figures(*parts) == expected
     assert figures(*parts[::-1]) == expected
-
-
-class TwoProcesses:
-    """Two threads in the place of two processes: what each hands to `all_reduce` is exchanged."""
-
-    def __init__(self, monkeypatch):
-        self.given, self.barrier = {}, threading.Barrier(2, timeout=20)
-        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-        monkeypatch.setattr(torch.distributed, "all_reduce", self.all_reduce)
-
-    def all_reduce(self, tensor, op=torch.distributed.ReduceOp.SUM):
-        self.given[threading.get_ident()] = tensor.clone()
-        self.barrier.wait()
-        first, second = self.given.values()
-        assert first.shape == second.shape
-        together = torch.maximum(first, second) if op == torch.distributed.ReduceOp.MAX else first + second
-        self.barrier.wait()
-        tensor.copy_(together)
-
-    def run(self, *calls):
-        with ThreadPoolExecutor(2) as pool:
-            for done in [pool.submit(call) for call in calls]:
-                done.result()
 
 
 @pytest.mark.parametrize("positions", [False, True])

@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memory import tiny_config, tiny_run
+from torch.testing import assert_close
 
 import vmoe
 from vmoe.train.checkpoint import FORMAT, KEYS, read_checkpoint, save_checkpoint
@@ -231,18 +232,22 @@ def test_other_formats_are_refused(number, message, tmp_path):
 
 
 def test_checkpoints_of_format_1_still_load(checkpoint, tmp_path):
-    """They had neither rank nor digest, and torch's own dictionaries of weights."""
+    """They had neither rank nor digest, and torch's own dictionaries of weights and of the optimizer's state."""
     path, state = checkpoint
     whole = {key: value for key, value in read_checkpoint(path).items() if key in KEYS}
     old = tmp_path / "old.pt"
-    torch.save({**whole, "format": 1, "weights": state.model.state_dict()}, old)
+    training = whole["training"] | {"optimizer": state.optimizer.state_dict()}
+    torch.save({**whole, "format": 1, "weights": state.model.state_dict(), "training": training}, old)
     read = read_checkpoint(old)
     assert read["format"] == FORMAT
     assert set(read) == KEYS | ADDED
     assert read["rank"] == whole["training"]["best"]  # of its own evaluation, since it was saved after that
-    second, _ = tiny_run(tiny_config("train.ema_decay=0.5", "moe.gate=self"), tmp_path / "second")
-    second.load(read)
+    second, parts = tiny_run(tiny_config("train.ema_decay=0.5", "moe.gate=self"), tmp_path / "second")
+    second.load(read, parts.layout)
     assert second.step == state.step
+    then, now = (each.state_dict(parts.layout, first=True)["optimizer"] for each in (state, second))
+    assert then["groups"] == now["groups"]
+    assert_close(now["state"], then["state"], rtol=0, atol=0)
     images = torch.randn(2, 3, 8, 8)
     assert torch.equal(vmoe.load(old)(images), vmoe.load(path)(images))
     torch.save({**whole, "format": 1, "training": whole["training"] | {"evaluated": 0}}, old)

@@ -44,7 +44,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(gate, steps
     fit(first, parts)
     assert first.step == steps
     second, parts = tiny_run(tiny_config(*overrides), tmp_path / "second")
-    second.load(read_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt"))
+    second.load(read_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt"), parts.layout)
     fit(second, parts)
 
     for name, tensor in weights_of(whole).items():
@@ -72,7 +72,7 @@ def test_a_run_that_dies_in_an_evaluation_goes_on_with_its_last_step(tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             fit(first, parts)
     second, parts = tiny_run(tiny_config(*overrides), tmp_path / "run")
-    second.load(read_checkpoint(parts.folder.checkpoints.last))
+    second.load(read_checkpoint(parts.folder.checkpoints.last), parts.layout)
     assert (second.step, second.evaluated) == (12, 6)
     parts.folder.start("", parts.processes, step=second.step, evaluated=second.evaluated)
     fit(second, parts)

@@ -75,7 +75,7 @@ def test_changes_are_logged_from_the_second_evaluation_on_and_over_an_interrupti
     first, parts = tiny_run(tiny_config(*overrides, "schedule.max_steps=15"), tmp_path / "first")  # within an epoch
     fit(first, parts)
     second, parts = tiny_run(tiny_config(*overrides), tmp_path / "second")
-    second.load(read_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt"))
+    second.load(read_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt"), parts.layout)
     fit(second, parts)
     assert [entry["changed"] for entry in entries(parts, "evaluation")][-1] == found[-1]
 

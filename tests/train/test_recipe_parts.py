@@ -13,8 +13,9 @@ from vmoe.train.checkpoint import read_checkpoint
 from vmoe.train.loop import fit
 from vmoe.train.meter import Meter
 from vmoe.train.optim import build_optimizer
+from vmoe.train.parallel import Layout
 from vmoe.train.precision import set_float32_products
-from vmoe.train.step import train_step, wrap
+from vmoe.train.step import train_step
 
 VIT = {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 8, "num_classes": 2}
 
@@ -98,7 +99,7 @@ def test_float16_leaves_out_a_step_that_overflows_and_lowers_its_scale(tmp_path,
     assert parts.precision is torch.float16
     images, labels = dark_or_bright()
     batch = images[:8], labels[:8]
-    meter, network = Meter(parts, state.model), wrap(state.model, parts)
+    meter, network = Meter(parts, state.model), parts.layout.network(state.model)
     state.model.train()
     train_step(state, parts, network, iter([batch]), meter)
     before = {name: tensor.clone() for name, tensor in state.model.named_parameters()}
@@ -123,7 +124,7 @@ def test_a_float16_run_learns_and_goes_on_with_its_scale(tmp_path):
     first.scaler.set_growth_interval(5)
     fit(first, parts)
     second, parts = tiny_run(tiny_config(*overrides), tmp_path / "second")
-    second.load(read_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt"))
+    second.load(read_checkpoint(tmp_path / "first" / "checkpoints" / "last.pt"), parts.layout)
     assert second.scaler.state_dict() == first.scaler.state_dict()
     fit(second, parts)
     assert second.scaler.get_scale() == whole.scaler.get_scale() > 2**16
@@ -133,8 +134,8 @@ def test_a_float16_run_learns_and_goes_on_with_its_scale(tmp_path):
 
 def test_clipping_sees_gradients_without_their_scale(tmp_path, monkeypatch):
     norms = []
-    clip = torch.nn.utils.clip_grads_with_norm_
-    monkeypatch.setattr(torch.nn.utils, "clip_grads_with_norm_", lambda *given: norms.append(given[2]) or clip(*given))
+    clip = Layout.clip
+    monkeypatch.setattr(Layout, "clip", lambda *given: norms.append(given[2]) or clip(*given))
     for precision in ("float32", "float16"):
         config = tiny_config(f"train.precision={precision}", "optimizer.clip_grad=1.0", "schedule.max_steps=1")
         fit(*tiny_run(config, tmp_path / precision))

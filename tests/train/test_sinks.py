@@ -39,7 +39,7 @@ def train(folder, *overrides, epochs):
     if parts.folder.checkpoints.last.exists():
         from vmoe.train.checkpoint import read_checkpoint
 
-        state.load(read_checkpoint(parts.folder.checkpoints.last))
+        state.load(read_checkpoint(parts.folder.checkpoints.last), parts.layout)
     parts.folder.start("", parts.processes, step=state.step, evaluated=state.evaluated)
     with parts.folder.logging_to(open_sinks(config, folder, step=state.step)):
         fit(state, parts)

@@ -110,7 +110,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(gate, tmp_p
     )
     fit(first, parts)
     second, parts = tiny_text_run(tiny_text_config(tmp_path, *overrides), tmp_path / "second")
-    second.load(read_checkpoint(tmp_path / "first/checkpoints/last.pt"))
+    second.load(read_checkpoint(tmp_path / "first/checkpoints/last.pt"), parts.layout)
     assert second.step == stop
     fit(second, parts)
     for name, tensor in whole.model.state_dict().items():

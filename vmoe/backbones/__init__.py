@@ -1,6 +1,6 @@
 """Adapters that put MoE layers into host models, one file a library; `host` is what they share.
 
-Each adapter has the same functions: `create_host`, `create_model`, `add_moe`, `architecture`, `host_blocks`,
+Each adapter has the same functions: `create_host`, `create_model`, `add_moe`, `architecture`, `blocks`, `host_blocks`,
 `norm_before`, `count_tokens`, `enable_checkpointing`, `save_folder`, `push_folder`. The two functions here say whose
 model one is, and import no other adapter's library.
 """

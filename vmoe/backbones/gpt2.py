@@ -98,6 +98,12 @@ def add_moe(model: nn.Module, spec: MoESpec, *, weights_follow: bool = False) ->
     return put_moe(model, spec, host_blocks, count_tokens, weights_follow=weights_follow)
 
 
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a model, with MoE layers in or without."""
+    host: Any = model
+    return list(host.transformer.h)
+
+
 def host_blocks(model: nn.Module) -> list[HostBlock]:
     """The blocks whose MLP can be replaced, in order. Raises `ValueError` with the reason if there are none."""
     from transformers import GPT2LMHeadModel

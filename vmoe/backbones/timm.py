@@ -77,6 +77,12 @@ def add_moe(model: nn.Module, spec: MoESpec, *, weights_follow: bool = False) ->
     return put_moe(model, spec, host_blocks, count_tokens, weights_follow=weights_follow)
 
 
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a model, with MoE layers in or without."""
+    named = dict(model.named_modules())
+    return [named[name.removesuffix(".mlp")] for name in named if NUMBERED_MLP.search(name)]
+
+
 def host_blocks(model: nn.Module) -> list[HostBlock]:
     """The blocks whose MLP can be replaced, in order. Raises `ValueError` with the reason if there are none."""
     named: dict[str, Any] = {name: module for name, module in model.named_modules() if NUMBERED_MLP.search(name)}

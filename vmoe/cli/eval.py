@@ -13,7 +13,7 @@ from vmoe.train.probe import Probe
 from .against import PARTS, announce_pair, check_same_images
 from .class_files import save_class_accuracy
 from .outcome import announce
-from .routing_files import save_routing
+from .routing_files import maps_of, save_routing
 from .rows import check_rows, put_row, row_of
 from .subject import Prepared, Subject, open_subject, prepare, read_source
 from .sweep import parse_thresholds, sweep, trained_threshold
@@ -99,7 +99,8 @@ def save_routing_of(subject: Subject, evaluation: Evaluation) -> None:
     samples, batch_size = prepared.config.train.probe_samples, prepared.config.data.eval_batch_size
     probe = Probe.read(subject.loader, samples, batch_size) if samples and evaluation.routing else None
     entry = prepared.stored["data"]
-    save_routing(evaluation.stats, subject.model, subject.task, subject.assembly, entry, probe, prepared.folder)
+    maps = maps_of(evaluation.stats, subject.model, subject.task, subject.assembly, entry, probe)
+    save_routing(evaluation.stats, maps, subject.model, subject.assembly, entry, prepared.folder)
 
 
 def evaluate_pair(prepared: Prepared, options: argparse.Namespace, processes: Processes) -> None:

@@ -19,7 +19,6 @@ from vmoe.train.memory import GIB, peak, reserved, start_of_peak
 from vmoe.train.meter import Meter, SinceLog
 from vmoe.train.spikes import LossSpike
 from vmoe.train.state import Parts, TrainState
-from vmoe.train.step import wrap
 
 from .plan import train_flops_between
 
@@ -72,7 +71,7 @@ def time_steps(state: TrainState, parts: Parts, seconds: float) -> Steps:
 
     The state is another one afterwards. Raises what a run would end with.
     """
-    processes, network = parts.processes, wrap(state.model, parts)
+    processes, network = parts.processes, parts.layout.network(state.model)
     state.model.train()
     meter = Meter(parts, state.model)
     before = start_of_peak(processes.device)
@@ -134,7 +133,15 @@ def time_evaluation(state: TrainState, parts: Parts, seconds: float) -> Evaluati
 
     def once(batches: int) -> float:
         watch = Watch(parts.processes)
-        evaluate(model, loader, parts.task, parts.processes, parts.precision, batches=batches)
+        evaluate(
+            model,
+            loader,
+            parts.task,
+            parts.processes,
+            parts.precision,
+            batches=batches,
+            together=parts.layout.forwards_together,
+        )
         return watch.seconds()
 
     once(1)  # compiles, and finds kernels

@@ -7,6 +7,7 @@ from textwrap import fill, indent
 
 from vmoe.config import RunConfig
 from vmoe.train.cost import Cost
+from vmoe.train.parallel.layout import parameters_here
 from vmoe.train.state import Parts, TrainState
 
 from .tasks import assembly_of
@@ -20,7 +21,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
     config, cost, experts, task = parts.config, parts.cost, parts.config.moe.experts, parts.task
     density = intended_density(config, cost)
     batch = assembly_of(config).micro_batch_size(parts.processes)
-    weights = cost.params * (BYTES_PER_WEIGHT + (4 if state.ema is not None else 0))
+    weights = parameters_here(state.model) * (BYTES_PER_WEIGHT + (4 if state.ema is not None else 0))
     activations = cost.activation_bytes * batch * parts.precision.itemsize // 4
     layers = ", ".join(cost.layers) or "none"
     precision = str(parts.precision).removeprefix("torch.")
@@ -35,7 +36,7 @@ def describe_plan(state: TrainState, parts: Parts) -> str:
         f" {task.num_labels:,} {task.LABEL}",
         "steps": f"{parts.last_step:,} of {config.data.batch_size} {task.SAMPLE}s, {parts.steps_per_epoch:,} an epoch",
         "training FLOPs": f"{train_flops_between(0, parts.last_step, parts):.3g}, forward and backward of all steps",
-        "processes": f"{parts.processes.world} on {parts.processes.device.type}, {precision}",
+        "processes": f"{parts.processes.world} on {parts.processes.device.type}, {precision}, {parts.layout}",
     }
     return lines_of(lines)
 

@@ -12,11 +12,12 @@ from vmoe.train.runfolder import RunFolder
 
 from .flatten import flatten
 
-# What a resumed run may change: where it is kept, how long the trial is, how it looks at itself and is kept.
+# What a resumed run may change: where it is kept, how long the trial is, how it looks at itself and is kept, how its
+# model lies on processes.
 MAY_DIFFER = (
     *("output", "schedule.max_steps", "data.workers", "data.timeout", "train.resume", "train.timeout"),
     *("train.log_every", "train.routing_every", "train.tensorboard", "train.wandb", "train.accumulate"),
-    *("train.max_nonfinite", "train.spike_factor", "train.max_returns"),
+    *("train.max_nonfinite", "train.spike_factor", "train.max_returns", "parallel.strategy", "parallel.experts"),
     *("checkpoint.every_steps", "checkpoint.keep_best", "checkpoint.keep_every"),
 )
 RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # how often a launcher has started this run again

@@ -10,35 +10,46 @@ from torch import nn
 
 from vmoe.moe import RoutingStats
 from vmoe.report.counts import COUNTS, Counts, LayerCounts, save_counts
-from vmoe.report.routing_maps import ROUTING_MAPS, save_routing_maps
+from vmoe.report.routing_maps import ROUTING_MAPS, ImageRouting, save_routing_maps
 from vmoe.train.probe import Probe
 from vmoe.train.task import Task
 
 from .tasks import Assembly, Entry
 
 
-def save_routing(
-    stats: RoutingStats | None,
-    model: nn.Module,
-    task: Task,
-    assembly: Assembly,
-    entry: Entry,
-    probe: Probe | None,
-    folder: Path,
-) -> None:
-    """Write routing.npz and, of a task that has them, routing_maps.npz into the folder; nothing for a model without MoE
-    layers, or where nothing was counted.
+def maps_of(
+    stats: RoutingStats | None, model: nn.Module, task: Task, assembly: Assembly, entry: Entry, probe: Probe | None
+) -> ImageRouting | None:
+    """The probe's routing as pictures, where the task has them; None for a model without MoE layers, or where nothing
+    was counted.
 
     entry: the checkpoint's about its data.
+    """
+    if stats is None or not stats.layers or probe is None:
+        return None
+    try:
+        return assembly.routing_maps(model, task, entry, probe)
+    except ValueError as error:  # weights that are no numbers: the counts say what there is to say
+        print(f"no {ROUTING_MAPS}: {error}", file=sys.stderr)
+        return None
+
+
+def save_routing(
+    stats: RoutingStats | None,
+    maps: ImageRouting | None,
+    model: nn.Module,
+    assembly: Assembly,
+    entry: Entry,
+    folder: Path,
+) -> None:
+    """Write routing.npz and, where there are maps, routing_maps.npz into the folder; nothing for a model without MoE
+    layers, or where nothing was counted.
+
+    maps, entry: as in `maps_of`.
     """
     if stats is None or not stats.layers:
         return
     save_counts(counts_of(stats, model, assembly, entry), folder / COUNTS)
-    try:
-        maps = None if probe is None else assembly.routing_maps(model, task, entry, probe)
-    except ValueError as error:  # weights that are no numbers: the counts say what there is to say
-        print(f"no {ROUTING_MAPS}: {error}", file=sys.stderr)
-        return
     if maps is not None:
         save_routing_maps(maps, folder / ROUTING_MAPS)
 

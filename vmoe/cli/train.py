@@ -17,6 +17,7 @@ from vmoe.train.distributed import Processes, barrier, start_processes
 from vmoe.train.interrupt import Interrupted
 from vmoe.train.loop import evaluated_model, fit
 from vmoe.train.optim import build_optimizer, build_schedule
+from vmoe.train.parallel import Layout, build_layout
 from vmoe.train.precision import choose_precision, loss_scaler, set_float32_products
 from vmoe.train.result import describe_result, headline
 from vmoe.train.runfolder import RunFolder
@@ -29,7 +30,7 @@ from .estimate import describe_estimate
 from .outcome import Outcome, announce
 from .plan import describe_plan
 from .resume import check_alike, goes_on, keep_batch, resumable
-from .routing_files import save_routing
+from .routing_files import maps_of, save_routing
 from .tasks import Data, Start, assembly_of
 from .weights import start_of
 
@@ -92,7 +93,7 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: fl
     if processes.first:
         print(describe_plan(state, parts), flush=True)
     if checkpoint is not None:
-        state.load(checkpoint)
+        state.load(checkpoint, parts.layout)
     if dry_run:
         if seconds is not None:
             estimate = describe_estimate(state, parts, seconds)
@@ -114,11 +115,12 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: fl
         units_per_second=state.units_per_second,
         utilisation=model_flops_utilisation(state.flops_per_second, config, processes),
     )
+    model, assembly, entry = evaluated_model(state, parts), assembly_of(config), parts.identity["data"]
+    maps = maps_of(evaluation.stats, model, parts.task, assembly, entry, parts.probe)  # on all, if forwards are
     if processes.first:
         announce(Outcome(result, headline(result, evaluation.scores)), config.output)
-        model, assembly, entry = evaluated_model(state, parts), assembly_of(config), parts.identity["data"]
         save_class_accuracy(evaluation.scores, assembly, entry, config.output)
-        save_routing(evaluation.stats, model, parts.task, assembly, entry, parts.probe, config.output)
+        save_routing(evaluation.stats, maps, model, assembly, entry, config.output)
 
 
 def build(
@@ -138,6 +140,7 @@ def build_on(
     check_sinks(config)
     assembly = assembly_of(config)
     set_float32_products(config.train.precision, processes.device)
+    layout = build_layout(config.parallel, processes, assembly.backbone.blocks, compiled=config.train.compile)
     torch.manual_seed(config.seed)
     model = assembly.build_model(data.entry, start).to(processes.device)
     task = assembly.task(data.entry, data.val, processes.device)
@@ -145,13 +148,17 @@ def build_on(
     costs = {shape: measure_cost(model, task, each) for shape, each in samples.items()}
     if config.model.grad_checkpointing:
         assembly.backbone.enable_checkpointing(model)
+    ema = build_ema(config, model, layout)
+    for each in (model, *([ema.module] if ema is not None else [])):
+        layout.place(each)
     optimizer = build_optimizer(model, config.optimizer)
     scaler = loss_scaler(choose_precision(config.train.precision, processes.device), processes.device)
     balance = balance_for(model).to(processes.device)
-    state = TrainState(model, optimizer, balance, build_ema(config, model), scaler)
+    state = TrainState(model, optimizer, balance, ema, scaler)
     parts = Parts(
         config=config,
         processes=processes,
+        layout=layout,
         task=task,
         train_loader=data.train,
         val_loader=data.val,
@@ -164,8 +171,8 @@ def build_on(
     return state, parts
 
 
-def build_ema(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
-    """timm's moving average of the weights, if the config asks for one.
+def build_ema(config: RunConfig, model: nn.Module, layout: Layout) -> ModelEmaV3 | None:
+    """timm's moving average of the weights of a model that is not placed yet, if the config asks for one.
 
     timm averages the entries of the state dictionary, and a parameter that has two names there, such as tied
     embeddings, twice; without buffers it averages parameters, each once.
@@ -174,4 +181,10 @@ def build_ema(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
         return None
     tied = len(list(model.parameters())) < len(list(model.named_parameters(remove_duplicate=False)))
     train = config.train
-    return ModelEmaV3(model, decay=train.ema_decay, use_warmup=train.ema_warmup, exclude_buffers=tied)
+    return ModelEmaV3(
+        model,
+        decay=train.ema_decay,
+        use_warmup=train.ema_warmup,
+        exclude_buffers=tied,
+        foreach=layout.uniform,
+    )

@@ -5,6 +5,7 @@ x → gate → `Routing` → dispatch → experts → y, in `MoE`; losses and co
 
 from .balance import Balance, balance_for
 from .build import HostMlp, build_dense, build_moe
+from .dispatch import ExpertPlace
 from .experts import Experts, GluExperts, LowRankGluExperts, MlpExperts
 from .figures import LoadFigures, RoutingFigures, mean_figures
 from .gates import Gate
@@ -42,6 +43,7 @@ __all__ = [
     "DenseExperts",
     "DenseMlp",
     "ExpertChoice",
+    "ExpertPlace",
     "ExpertSpec",
     "Experts",
     "FixedK",

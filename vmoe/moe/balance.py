@@ -2,9 +2,12 @@
 
 A controller is a module apart from the model. In training, call it on each forward's Routings and add what it
 returns to the task loss; call `step()` once after every optimizer step. Its state lies in buffers, to be saved
-with the checkpoint; moving averages of the model do not touch it. Nothing here runs in a model's forward. What
-`step` does depends only on counts, summed over the forwards since the last one and over processes, so it is the same
-however the same tokens are split.
+with the checkpoint; moving averages of the model do not touch it. Nothing here runs in a model's forward.
+
+What experts served is summed over processes, in one exchange a call, so all processes call a balance equally often.
+Losses are then such that their mean over processes, each with equally many tokens, is the loss of all tokens together,
+gradient included ("global-batch" balance, arXiv 2501.11873). What `step` does depends on those counts alone, summed
+over the calls since the last one, so it is the same on every process, and however the same tokens are split.
 
 Shapes: T tokens, E experts, L layers.
 """
@@ -16,10 +19,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .collective import sum_over_processes
+from .collective import sum_together
 from .gates import TopKGate
 from .layer import MoE, moe_layers
-from .losses import relu_loss, routing_free_loss, switch_loss, z_loss
+from .losses import Served, relu_loss, routing_free_loss, switch_loss, z_loss
 from .routing import Routing
 from .spec import AutonomyOfExperts, Relu, RoutingFree, TopK
 
@@ -51,10 +54,14 @@ class SwitchBalance(Balance):
         self.z_loss = z_loss
 
     def forward(self, routings: Mapping[str, Routing]) -> Tensor | float:
+        return self.loss(routings, served_by_all(routings) if self.balance else {})
+
+    def loss(self, routings: Mapping[str, Routing], served: Mapping[str, Served]) -> Tensor | float:
+        """The loss by what the experts of each layer served on all processes; it is asked for with a balance alone."""
         loss: Tensor | float = 0.0
-        for routing in routings.values():
+        for name, routing in routings.items():
             if self.balance:
-                loss = loss + self.balance * switch_loss(routing)
+                loss = loss + self.balance * switch_loss(routing, served[name])
             if self.z_loss:
                 loss = loss + self.z_loss * z_loss(routing)
         return loss
@@ -78,13 +85,13 @@ class BiasBalance(SwitchBalance):
 
     def forward(self, routings: Mapping[str, Routing]) -> Tensor | float:
         require_routings(routings)
-        with torch.no_grad():
-            self.pairs += torch.stack([routings[name].active.sum(0) for name in self.names])
-        return super().forward(routings)
+        served = served_by_all(routings)
+        self.pairs += torch.stack([served[name].pairs_E for name in self.names])
+        return self.loss(routings, served)
 
     @torch.no_grad()
     def step(self) -> None:
-        pairs_LE = sum_over_processes(self.pairs.clone())
+        pairs_LE = self.pairs
         # mean load − load_e has the sign of Σ load − E · load_e, in whole numbers
         above_LE = pairs_LE.sum(1, keepdim=True) - pairs_LE.shape[1] * pairs_LE
         for gate, above_E in zip(self.gates, above_LE, strict=True):
@@ -103,7 +110,7 @@ def biases_of(gate: TopKGate) -> Tensor:
 class AdaptiveBalance(Balance):
     """A loss whose coefficient λ follows the density of active pairs, once an optimizer step.
 
-    The density is that of all pairs since the last step, summed over layers, micro-batches and ranks.
+    The density is that of all pairs since the last step, summed over layers, micro-batches and processes.
     """
 
     coefficient: Tensor
@@ -118,8 +125,8 @@ class AdaptiveBalance(Balance):
         self.register_buffer("all_pairs", torch.zeros((), dtype=torch.int64))
         self.register_buffer("density", torch.full((), torch.nan, dtype=torch.float64))
 
-    def loss(self, routings: Mapping[str, Routing]) -> Tensor:
-        """The loss without its coefficient."""
+    def loss(self, routings: Mapping[str, Routing], served: Mapping[str, Served]) -> Tensor:
+        """The loss without its coefficient, by what the experts of each layer served on all processes."""
         raise NotImplementedError
 
     def adapt(self, density: Tensor) -> None:
@@ -128,17 +135,16 @@ class AdaptiveBalance(Balance):
 
     def forward(self, routings: Mapping[str, Routing]) -> Tensor | float:
         require_routings(routings)
-        with torch.no_grad():
-            for routing in routings.values():
-                self.active_pairs += routing.count_pairs()
-                self.all_pairs += routing.active.numel()
-        loss = self.loss(routings)
+        served = served_by_all(routings)
+        for pairs_E, tokens in served.values():
+            self.active_pairs += pairs_E.sum()
+            self.all_pairs += tokens * len(pairs_E)
+        loss = self.loss(routings, served)
         return self.coefficient.to(loss.dtype) * loss
 
     @torch.no_grad()
     def step(self) -> None:
-        counts = sum_over_processes(torch.stack([self.active_pairs, self.all_pairs]))
-        self.density.copy_(counts[0] / counts[1].double())
+        self.density.copy_(self.active_pairs / self.all_pairs.double())
         self.adapt(self.density)
         self.forget()
 
@@ -157,8 +163,9 @@ class RoutingFreeBalance(AdaptiveBalance):
         super().__init__(spec.balance_start)
         self.spec = spec
 
-    def loss(self, routings: Mapping[str, Routing]) -> Tensor:
-        return routing_free_loss(routings.values(), self.spec.expert_share)
+    def loss(self, routings: Mapping[str, Routing], served: Mapping[str, Served]) -> Tensor:
+        layers, counts = list(routings.values()), [served[name] for name in routings]
+        return routing_free_loss(layers, self.spec.expert_share, counts)
 
     def adapt(self, density: Tensor) -> None:
         direction = torch.sign(density - self.spec.target_density).nan_to_num(0)  # no pairs, no move
@@ -176,12 +183,20 @@ class ReluBalance(AdaptiveBalance):
         self.spec = spec
         self.target = spec.k / num_experts
 
-    def loss(self, routings: Mapping[str, Routing]) -> Tensor:
-        return torch.stack([relu_loss(routing, self.spec.k) for routing in routings.values()]).mean()
+    def loss(self, routings: Mapping[str, Routing], served: Mapping[str, Served]) -> Tensor:
+        return torch.stack([relu_loss(routing, self.spec.k, served[name]) for name, routing in routings.items()]).mean()
 
     def adapt(self, density: Tensor) -> None:
         direction = torch.where(density > self.target, 1, -1) * ~density.isnan()  # no pairs, no move
         self.coefficient.mul_(self.spec.balance_factor ** direction.double())
+
+
+@torch.no_grad()
+def served_by_all(routings: Mapping[str, Routing]) -> dict[str, Served]:
+    """What each layer's experts served on all processes between them, which each ask for it, in one exchange."""
+    served = {name: Served.of(routing) for name, routing in routings.items()}
+    sum_together([count for each in served.values() for count in each])
+    return served
 
 
 def require_routings(routings: Mapping[str, Routing]) -> None:

@@ -88,6 +88,11 @@ class Experts(nn.Module):
         raise NotImplementedError
 
     @property
+    def num_held(self) -> int:
+        """Experts whose products are here: all of them, unless other processes hold the others (`MoE.hold_part`)."""
+        return len(self.products.down.weight)
+
+    @property
     def feature_layer(self) -> StackedLinear | None:
         """What makes the features z that ``gate`` then reads in place of x; None for most experts."""
         return None
@@ -126,13 +131,13 @@ class Experts(nn.Module):
         raise NotImplementedError
 
     def each(self) -> list[ExpertFunction]:
-        """One function an expert, of its tokens' rows and, where they are known, their features."""
+        """One function an expert that is here, of its tokens' rows and, where they are known, their features."""
         unbound = {layer: layer.unbind() for layer in self.all_layers()}
 
         def linear_of(e: int) -> ApplyLinear:
             return lambda layer, x_PD: functional.linear(x_PD, *unbound[layer][e])
 
-        return [partial(self.compute, linear_of(e)) for e in range(self.num_experts)]
+        return [partial(self.compute, linear_of(e)) for e in range(self.num_held)]
 
     def batched(self, x_EPD: Tensor) -> Tensor:
         """(E, P, D): every expert on rows of its own, as many for each."""

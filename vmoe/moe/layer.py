@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .dispatch import DispatchOptions, dispatch
+from .dispatch import DispatchOptions, ExpertPlace, dispatch
 from .experts import Experts, StackedLinear
 from .gates import Gate
 from .routing import Routing
@@ -27,6 +27,8 @@ class MoE(nn.Module):
     norm: applied to the input for the experts, for a gate that reads the input as it is before that.
     dispatch: how the experts are run.
     dropout: of the output in training, as timm's `Mlp.drop2`.
+
+    place: where the experts lie, after `hold_part`; None while this process holds them all.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class MoE(nn.Module):
         self.shared = shared
         self.dispatch = dispatch
         self.dropout = dropout
+        self.place: ExpertPlace | None = None
         self.listener: Callable[[Routing], None] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +58,7 @@ class MoE(nn.Module):
         routing = self.gate(seen_TD, features_TER, x.shape[:-1])
         if self.listener is not None and not in_backward():
             self.listener(routing)
-        y_TD = dispatch(self.dispatch, x_TD, features_TER, routing, self.experts)
+        y_TD = dispatch(self.dispatch, x_TD, features_TER, routing, self.experts, self.place)
         if self.shared is not None:
             y_TD = y_TD + self.shared.everywhere(x_TD)
         return functional.dropout(y_TD, self.dropout, self.training).reshape(x.shape)
@@ -63,6 +66,26 @@ class MoE(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles have no listener, so a model can be copied while it is recorded."""
         return {**self.__dict__, "listener": None}
+
+    def hold_part(self, place: ExpertPlace) -> None:
+        """Keep the weights of the experts that lie here alone, in new parameters. Features that the gate scores every
+        token by stay whole. From now on all processes of the place's group run the layer together.
+
+        Raises `ValueError` where the experts cannot be dealt out.
+        """
+        parts, count = place.parts, self.experts.num_experts
+        if count % parts:
+            raise ValueError(f"{count} experts cannot be held by {parts} processes; allowed: a divisor of {count}")
+        for parameter_owner, name, parameter in self.pair_parameters():
+            held = parameter.detach().chunk(parts)[place.part].clone()
+            setattr(parameter_owner, name, nn.Parameter(held, requires_grad=parameter.requires_grad))
+        self.place = place
+
+    def pair_parameters(self) -> list[tuple[nn.Module, str, nn.Parameter]]:
+        """What only active pairs use, the parameters whose first dimension is experts: module, name there, itself."""
+        return [
+            (layer, name, parameter) for layer in self._pair_layers() for name, parameter in layer.named_parameters()
+        ]
 
     @property
     def flops_per_pair(self) -> int:

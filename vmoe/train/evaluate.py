@@ -40,13 +40,14 @@ class Evaluation:
 
 
 def in_step(
-    batches: Iterator[Batch], loader: Loader, processes: Processes, interrupts: Interrupts | None
-) -> Iterator[Batch]:
-    """This process's batches; before each of them all processes agree that every one has what it needs.
+    batches: Iterator[Batch], count: int, processes: Processes, interrupts: Interrupts | None
+) -> Iterator[Batch | None]:
+    """This process's batches, of which there are so many, and None while others still have some; before each of them
+    all processes agree that every one has what it needs.
 
     Raises as `evaluate` does.
     """
-    (rounds,) = largest_over_processes([len(loader)], processes.device)
+    (rounds,) = largest_over_processes([count], processes.device)
     for _ in range(rounds):
         batch: Batch | None = None
         error: Exception | None = None
@@ -59,8 +60,7 @@ def in_step(
             raise failure_of_all(processes, error)
         if verdict.interrupt is not None:
             raise Interrupted(verdict.interrupt)
-        if batch is not None:
-            yield batch
+        yield batch
 
 
 @torch.no_grad()
@@ -76,6 +76,7 @@ def evaluate(
     mirror: Callable[[Tensor], Tensor] | None = None,
     batches: int | None = None,
     interrupts: Interrupts | None = None,
+    together: bool = False,
 ) -> Evaluation:
     """Evaluate a model over everything that the loader's processes hold between them.
 
@@ -83,11 +84,14 @@ def evaluate(
     layers keep no books at all. scorer: a new one that judges in place of the task's own. mirror: makes a second view
     of prepared inputs, whose probabilities are averaged with those of the first; routing is counted of the first alone.
     batches: so many of each process at most, for a look at the speed; None for all. interrupts: signals that end it.
+    together: a forward is one of all processes, so that one that is out of data runs the task's sample while others
+    have batches, and counts nothing of it.
     Raises `RuntimeError` if the number counted is not the number the data set has; on every process `Interrupted`, and
     the loader's error where one process met one (`OtherProcessError` on the others).
     """
     device = processes.device
     scorer = scorer or task.scorer()
+    views = 1 if mirror is None else 2
     stats = RoutingStats(model, num_labels=task.num_labels, positions=True) if routing else None
     recording: AbstractContextManager[Mapping[str, Routing]] = record(model) if routing else nullcontext({})
     start = time.perf_counter()
@@ -97,7 +101,14 @@ def evaluate(
         closing(loader.epoch(0)) as epoch,
         recording as routings,
     ):
-        for inputs, targets in in_step(islice(epoch, batches), loader, processes, interrupts):
+        count = len(loader) if batches is None else min(len(loader), batches)
+        for batch in in_step(islice(epoch, batches), count, processes, interrupts):
+            if batch is None:
+                for _ in range(views if together else 0):
+                    with autocast(device, precision):
+                        task.forward(model, task.sample)
+                continue
+            inputs, targets = batch
             prepared = task.prepare(inputs.to(device, non_blocking=True))
             with autocast(device, precision):
                 logits = task.forward(model, prepared)

@@ -16,12 +16,13 @@ from .agreement import Verdict, agree, failure_of_all
 from .evaluate import Evaluation, evaluate
 from .interrupt import Interrupted
 from .meter import Meter, describe_routing, describe_served, log_training
+from .parallel import gather_weights
 from .probe import Probe, changed_tokens
 from .progress import Progress
 from .snapshot import snapshot
 from .spikes import LossSpike, go_back, is_spike
 from .state import Parts, TrainState
-from .step import Ahead, compute_gradients, conclude, read_ahead, seed_step, wrap
+from .step import Ahead, compute_gradients, conclude, read_ahead, seed_step
 
 
 class StoppedBetweenSteps(Exception):  # noqa: N818  # its cause is the error
@@ -39,7 +40,7 @@ def fit(state: TrainState, parts: Parts) -> Evaluation:
     `parts.interrupts`); an error of a loader; `OtherProcessError` where another process met one or is gone;
     `FloatingPointError` where too many steps in a row had no finite loss and gradient, or too many losses were spikes.
     """
-    network = wrap(state.model, parts)
+    network = parts.layout.network(state.model)
     meter = Meter(parts, state.model)
     if state.line is not None:
         meter.load_state_dict(state.line)
@@ -149,7 +150,13 @@ def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
     """Evaluate the weights that count, and log it."""
     model = evaluated_model(state, parts)
     evaluation = evaluate(
-        model, parts.val_loader, parts.task, parts.processes, parts.precision, interrupts=parts.interrupts
+        model,
+        parts.val_loader,
+        parts.task,
+        parts.processes,
+        parts.precision,
+        interrupts=parts.interrupts,
+        together=parts.layout.forwards_together,
     )
     if parts.probe is not None:
         evaluation = replace(evaluation, changed=compare_with_before(model, state, parts, parts.probe))
@@ -193,17 +200,22 @@ def compare_with_before(model: nn.Module, state: TrainState, parts: Parts, probe
 
 def save(state: TrainState, parts: Parts, meter: Meter, *, rank: float | None = None) -> None:
     """Hand a snapshot to the run's store of checkpoints; training goes on while it is written. Weights that are not
-    finite are nothing to go on from, and are not saved.
+    finite are nothing to go on from, and are not saved. Every process gives what it holds, and the first one saves.
 
     rank: of its evaluation, if that is done.
     """
-    training = {**state.state_dict(), "line": meter.state_dict(), "processes": parts.processes.world}
+    layout, first = parts.layout, parts.processes.first
+    training = {
+        **state.state_dict(layout, first=first),
+        "line": snapshot(meter.state_dict()),
+        "processes": parts.processes.world,
+    }
+    weights = gather_weights(state.model, layout, first=first)
+    ema = None if state.ema is None else gather_weights(state.ema.module, layout, first=first)
     if not parts.folder.writes:
         return
-    weights = state.model.state_dict()
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         print(f"step {state.step}: weights are not finite, and are not saved", file=sys.stderr, flush=True)
         return
-    ema = None if state.ema is None else state.ema.module.state_dict()
     checkpoint = {**parts.identity, "weights": weights, "ema": ema, "training": training}
-    parts.folder.checkpoints.save(snapshot(checkpoint), rank=rank)
+    parts.folder.checkpoints.save(checkpoint, rank=rank)

@@ -50,7 +50,7 @@ def go_back(state: TrainState, parts: Parts, spike: LossSpike) -> None:
         raise FloatingPointError(f"{found}, and {folder.describe_last()} to go back to. Try a smaller optimizer.lr")
     path, checkpoint = newest
     state.optimizer.zero_grad()
-    state.load(checkpoint)
+    state.load(checkpoint, parts.layout)
     state.left_out_data += reached + 1 - state.position
     state.returns = returns
     folder.rewind(step=state.step, evaluated=state.evaluated)

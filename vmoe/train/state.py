@@ -20,9 +20,11 @@ from .cost import Cost
 from .distributed import Processes
 from .interrupt import Interrupts
 from .loaders import Loader
+from .parallel import Layout, gather_optimizer, load_optimizer, load_weights
 from .precision import choose_precision
 from .probe import Decisions, Probe
 from .runfolder import RunFolder
+from .snapshot import snapshot
 from .task import Task
 
 
@@ -59,29 +61,33 @@ class TrainState:
     )
     HISTORY = 100  # losses that are remembered
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs besides the weights."""
+    def state_dict(self, layout: Layout, *, first: bool) -> dict[str, Any]:
+        """What a resumed run needs besides the weights, in a copy that further training leaves as it is. All processes
+        ask; first: whether this one keeps it whole, while the others only give what they hold.
+        """
         counters = {name: getattr(self, name) for name in self.COUNTERS}
-        return {
-            "optimizer": self.optimizer.state_dict(),
+        alike = {
             "balance": self.balance.state_dict(),
             "scaler": self.scaler.state_dict(),
             "probed": self.probed,
             **counters,
         }
+        return {"optimizer": gather_optimizer(self.optimizer, self.model, layout, first=first), **snapshot(alike)}
 
-    def load(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a checkpoint of the same config. Raises `ValueError` for one that cannot be trained on."""
+    def load(self, checkpoint: dict[str, Any], layout: Layout) -> None:
+        """Go on from a checkpoint of the same config, whatever layout it was written in. Raises `ValueError` for one
+        that cannot be trained on.
+        """
         if missing := {*self.COUNTERS, "probed", "scaler", "line"} - set(checkpoint["training"]):
             raise ValueError(
                 f"the checkpoint lacks {', '.join(sorted(missing))}: it is of an earlier version of vmoe, or made by"
                 " vmoe upcycle; allowed: model.weights, which starts a new run from it"
             )
-        self.model.load_state_dict(checkpoint["weights"])
+        load_weights(self.model, checkpoint["weights"], layout)
         if self.ema is not None:
-            self.ema.module.load_state_dict(checkpoint["ema"])
+            load_weights(self.ema.module, checkpoint["ema"], layout)
         training = checkpoint["training"]
-        self.optimizer.load_state_dict(training["optimizer"])
+        load_optimizer(self.optimizer, self.model, training["optimizer"], layout)
         self.balance.load_state_dict(training["balance"])
         self.scaler.load_state_dict(training["scaler"])
         self.probed = training["probed"]
@@ -121,6 +127,7 @@ class Parts:
 
     config: RunConfig
     processes: Processes
+    layout: Layout
     task: Task
     train_loader: Loader
     val_loader: Loader
@@ -138,11 +145,11 @@ class Parts:
 
     @cached_property
     def probe(self) -> Probe | None:
-        """The sample whose routing is looked at, read when it is first asked for; on the first process, if the model
-        routes and the config asks for one.
+        """The sample whose routing is looked at, read when it is first asked for, if the model routes and the config
+        asks for one; on the first process, or on all where they run forwards together.
         """
-        count = self.config.train.probe_samples
-        if not count or not self.processes.first or not self.cost.layers:
+        count, here = self.config.train.probe_samples, self.processes.first or self.layout.forwards_together
+        if not count or not here or not self.cost.layers:
             return None
         return Probe.read(self.val_loader, count, self.config.data.eval_batch_size)
 

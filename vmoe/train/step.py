@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from timm.utils import random_seed
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from vmoe.moe import record
 
@@ -41,20 +40,6 @@ class Found(NamedTuple):
         """Both as numbers; here the device is waited for."""
         loss, norm = torch.stack([self.loss, self.norm.to(self.loss)]).tolist()
         return loss, norm
-
-
-def wrap(model: nn.Module, parts: Parts) -> nn.Module:
-    """The model as training calls it: compiled where the config asks for it, and wrapped for several processes."""
-    network: Any = torch.compile(model) if parts.config.train.compile else model
-    if parts.processes.world == 1:
-        return network
-    on_cuda = parts.processes.device.type == "cuda"
-    return DistributedDataParallel(network, device_ids=[parts.processes.device] if on_cuda else None)
-
-
-def no_sync(network: nn.Module) -> AbstractContextManager[None]:
-    """Gradients stay on this process within."""
-    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 def read_ahead(batches: Iterator[Batch], meter: Meter, count: int) -> Ahead:
@@ -90,11 +75,11 @@ def compute_gradients(
     """Forward and backward of a step's micro-batches, whose gradients add up to that of their mean loss."""
     loss = torch.zeros((), device=parts.processes.device)
     for number, batch in enumerate(batches, 1):
-        with nullcontext() if number == len(batches) else no_sync(network):
+        with nullcontext() if number == len(batches) else parts.layout.no_sync(network):
             loss += micro_step(state, parts, network, batch, meter) / len(batches)
+    parts.layout.reduce_gradients(state.model)
     state.scaler.unscale_(state.optimizer)
-    gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
-    return Found(loss, nn.utils.get_total_norm(gradients))
+    return Found(loss, parts.layout.gradient_norm(state.model))
 
 
 def micro_step(state: TrainState, parts: Parts, network: nn.Module, batch: Batch, meter: Meter) -> Tensor:
@@ -129,7 +114,7 @@ def update(state: TrainState, parts: Parts, norm: Tensor) -> None:
     """
     clip = parts.config.optimizer.clip_grad
     if clip is not None:
-        nn.utils.clip_grads_with_norm_(state.model.parameters(), clip, norm)
+        parts.layout.clip(state.model, norm, clip)
     parts.schedule.step_update(state.step)
     state.scaler.step(state.optimizer)
     state.scaler.update()

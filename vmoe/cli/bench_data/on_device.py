@@ -21,7 +21,7 @@ from vmoe.train.meter import Meter
 from vmoe.train.precision import autocast
 from vmoe.train.runfolder import RunFolder
 from vmoe.train.state import Parts, TrainState
-from vmoe.train.step import train_step, wrap
+from vmoe.train.step import train_step
 
 from ..pace import wait_for
 from ..tasks import Data, assembly_of
@@ -103,7 +103,8 @@ class OnDevice:
         """A training step on so many samples a micro-batch, as `vmoe train` takes it."""
         state, parts = self.built
         state.model.train()
-        batches, meter, network = repeat(self.batch_of(size)), Meter(parts, state.model), wrap(state.model, parts)
+        network = parts.layout.network(state.model)
+        batches, meter = repeat(self.batch_of(size)), Meter(parts, state.model)
         return lambda: train_step(state, parts, network, batches, meter)
 
     def forward(self, size: int) -> Work:

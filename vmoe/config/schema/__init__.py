@@ -9,6 +9,7 @@ from .images import (
     ProgressiveConfig,
     TimmConfig,
 )
+from .parallel import ParallelConfig
 from .run import CheckpointConfig, DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
 from .text import PYTHON, Gpt2Config, TextDataConfig, TextRunConfig
 
@@ -30,6 +31,7 @@ __all__ = [
     "ImageTrainConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "ParallelConfig",
     "ProgressiveConfig",
     "RunConfig",
     "ScheduleConfig",

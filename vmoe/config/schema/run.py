@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from vmoe.moe.spec import Dense, MoESpec
 
 from .base import Count, NonNegative, Positive, Probability, Section
+from .parallel import ParallelConfig, refusals
 
 
 class ModelConfig(Section):
@@ -191,6 +192,7 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
@@ -199,4 +201,13 @@ class RunConfig(Section):
                 f"data.batch_size is {self.data.batch_size}; allowed: a multiple of train.accumulate,"
                 f" {self.train.accumulate}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _possible_layout(self) -> Self:
+        kind, train = self.optimizer.kind, self.train
+        for refused in refusals(
+            self.parallel, self.moe, optimizer=kind, compiled=train.compile, precision=train.precision
+        ):
+            raise ValueError(refused)
         return self

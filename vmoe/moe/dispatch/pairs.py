@@ -26,7 +26,9 @@ class Pairs(NamedTuple):
     ends_E: Tensor
 
     def of(self, values_TE: Tensor) -> Tensor:
-        """(P, …): each pair's entry of values (T, E, …)."""
+        """(P, …): each pair's entry of values (T, E, …), or of values (T, 1, …) that a token has for all experts."""
+        if values_TE.shape[1] == 1:
+            return values_TE.squeeze(1).index_select(0, self.tokens_P)
         flat = self.tokens_P * values_TE.shape[1] + self.experts_P
         return values_TE.flatten(0, 1).index_select(0, flat)
 

@@ -25,7 +25,7 @@ def dispatch_reference(
     y_TD = None
     for e, expert in enumerate(experts.each()):
         tokens_P = routing.active[:, e].nonzero().squeeze(1)
-        z_PR = None if features_TER is None else features_TER[tokens_P, e]
+        z_PR = None if features_TER is None else features_TER[tokens_P, min(e, features_TER.shape[1] - 1)]
         rows_PD = expert(x_TD[tokens_P], z_PR)
         weighted_PD = rows_PD * routing.weights[tokens_P, e, None].to(rows_PD.dtype)
         if y_TD is None:

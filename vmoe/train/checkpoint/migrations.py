@@ -18,8 +18,8 @@ NO_MISHAPS: dict[str, Any] = {
 
 
 def from_1(contents: Contents) -> Contents:
-    """Format 2 adds `rank` and `digest`, and to the training what counts its mishaps. Format 1 kept the rank of the best
-    evaluation so far, which is this state's own in the file that was written because of it.
+    """Format 2 adds `rank` and `digest`, and to the training what counts its mishaps. Format 1 kept the rank of the
+    best evaluation so far, which is this state's own in the file that was written because of it.
     """
     training = contents["training"]
     evaluated = training if isinstance(training, Mapping) else {}
