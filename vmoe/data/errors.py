@@ -22,6 +22,14 @@ def no_batch(path: Path, seconds: float) -> TimeoutError:
     )
 
 
+def no_worker(path: Path, error: Exception) -> DataError:
+    """The error for a loader one of whose processes is gone."""
+    return DataError(
+        f"a process that read '{path}' is gone: {str(error).splitlines()[0]} The system kills processes where memory runs"
+        " out; allowed: fewer data.workers, or another start"
+    )
+
+
 def missing(key: str, path: Path, allowed: str) -> MissingDataError:
     """The error for a path that is not there, with the nearest name beside it."""
     return MissingDataError(f"{key} is '{path}', which does not exist{_nearest(path)}; allowed: {allowed}")
