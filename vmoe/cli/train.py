@@ -86,7 +86,11 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: fl
     if processes.first:
         print(describe_plan(state, parts), flush=True)
     if checkpoint is not None:
-        state.load(checkpoint)
+        try:
+            state.load(checkpoint)
+        except Exception as error:  # torch's loaders meet whatever a damaged file holds
+            told = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ConfigError(f"cannot go on with {folder.last}: {told[:300]}") from error
     if dry_run:
         if seconds is not None:
             estimate = describe_estimate(state, parts, seconds)

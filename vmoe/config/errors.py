@@ -10,6 +10,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, ValidationError
 
 
+LONGEST = 200  # characters of a value in an error
+MOST_PROBLEMS = 20  # in one error
+
+
 class ConfigError(ValueError):
     """A config that cannot run; the message names each key, its value and what is allowed."""
 
@@ -20,6 +24,8 @@ def config_error(error: ValidationError, data: Any, source: str, schema: type) -
     for found in error.errors():
         by_key.setdefault(_keys(found["loc"], data, missing=found["type"] == "missing"), []).append(found)
     problems = [_problem(keys, found, schema) for keys, found in by_key.items()]
+    if len(problems) > MOST_PROBLEMS:
+        problems = [*problems[:MOST_PROBLEMS], f"and {len(problems) - MOST_PROBLEMS:,} problems more"]
     return ConfigError(f"{source}: " + "\n".join(problems))
 
 
@@ -37,7 +43,7 @@ def _keys(loc: Sequence[str | int], data: Any, *, missing: bool) -> tuple[str | 
 
 
 def _problem(keys: Sequence[str | int], found: Sequence[Any], schema: type) -> str:
-    path = ".".join(map(str, keys)) or "the config"
+    path = _short(".".join(map(str, keys))) or "the config"
     first = found[0]
     value = first["input"]
     context = first.get("ctx", {})
@@ -56,7 +62,19 @@ def _problem(keys: Sequence[str | int], found: Sequence[Any], schema: type) -> s
         case "value_error":
             return f"{path}: {context['error']}"
     allowed_values = ", or ".join(dict.fromkeys(_allowed(one["msg"]) for one in found))
-    return f"{path} is {value!r}; allowed: {allowed_values}"
+    return f"{path} is {_brief(value)}; allowed: {allowed_values}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _brief(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a number of {value.bit_length():,} bits"
+    return _short(text)
 
 
 def _allowed(message: str) -> str:

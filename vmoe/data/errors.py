@@ -40,7 +40,7 @@ def _nearest(path: Path) -> str:
 def listing(names: list[str], most: int = 5) -> str:
     """The first few of some names, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(f"{name[:60]}…" if len(name) > 60 else name for name in names[:most]) + more
 
 
 def missing_package(

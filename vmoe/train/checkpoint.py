@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 
+from .archive import check_archive
+from .contents import check_contents
+
 FORMAT = 1
 KEYS = frozenset({"format", "vmoe", "model", "data", "config", "weights", "ema", "evaluate", "training"})
 
@@ -41,8 +44,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     is not a vmoe checkpoint, or is of a newer format.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; a run keeps them as RUN/checkpoints/last.pt and best.pt")
+    check_archive(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -53,10 +57,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: damaged or no checkpoint: {_brief(error)}") from None
     if not isinstance(checkpoint, dict) or "format" not in checkpoint:
         raise ValueError(f"{path}: no checkpoint of vmoe (a dense timm checkpoint is loaded by timm, then upcycled)")
-    if checkpoint["format"] != FORMAT:
+    if type(checkpoint["format"]) is not int or checkpoint["format"] != FORMAT:
         raise ValueError(f"{path}: checkpoint format {checkpoint['format']!r}; this version of vmoe reads {FORMAT}")
     if missing := KEYS - set(checkpoint):
         raise ValueError(f"{path}: damaged, it lacks {', '.join(sorted(missing))}")
+    check_contents(checkpoint, path)
     return checkpoint
 
 

@@ -4,13 +4,14 @@ from .images import (
     DIGITS,
     AugmentConfig,
     ImageDataConfig,
+    ImageEntry,
     ImageRunConfig,
     ImageTrainConfig,
     ProgressiveConfig,
     TimmConfig,
 )
 from .run import DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
-from .text import PYTHON, Gpt2Config, TextDataConfig, TextRunConfig
+from .text import PYTHON, Gpt2Config, TextDataConfig, TextEntry, TextRunConfig
 
 # What a run's `task` may be, and the schema that goes with it; a config without one is about images.
 TASKS: dict[str, type[RunConfig]] = {"images": ImageRunConfig, "text": TextRunConfig}
@@ -25,6 +26,7 @@ __all__ = [
     "DataConfig",
     "Gpt2Config",
     "ImageDataConfig",
+    "ImageEntry",
     "ImageRunConfig",
     "ImageTrainConfig",
     "ModelConfig",
@@ -33,6 +35,7 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "TextDataConfig",
+    "TextEntry",
     "TextRunConfig",
     "TimmConfig",
     "TrainConfig",
