@@ -7,18 +7,20 @@ BIN   := $(VENV)/bin
 DEMO  := dense topk self routing_free
 BENCHMARKS := moe_layer peers train_step statistics augmentation
 PYTHON ?= python3
+FUZZ_SECONDS ?= 300
 # A process a core (four at most), a file at a time in each, so that what a file sets up is set up once; in the order of
 # the folders, since the slowest files have few tests and must not come last.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-text test test-slow bench bench-gpu lint lock clean
+.PHONY: help demo demo-text test test-slow fuzz bench bench-gpu lint lock clean
 
 help:
 	@echo "make demo       train four variants on handwritten digits; a page of each, and of all"
 	@echo "make demo-text  the same with a small GPT-2 on Python's own sources, and where a text's tokens go"
 	@echo "make test       the tests"
 	@echo "make test-slow  the long ones"
+	@echo "make fuzz       read mutated files of every kind for FUZZ_SECONDS (300)"
 	@echo "make bench      layers, whole steps and other libraries' layers, timed on this machine's CPU (10 minutes)"
 	@echo "make bench-gpu  the same on a GPU, with PYTHON's own torch, triton, timm and transformers"
 	@echo "make lint       ruff, its formatter and mypy"
@@ -49,6 +51,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --seconds $(FUZZ_SECONDS)
 
 bench: $(READY)
 	for question in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$question --device cpu || exit 1; done

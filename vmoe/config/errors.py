@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 
 LONGEST = 200  # characters of a value in an error
-MOST_PROBLEMS = 20  # in one error
+MOST_PROBLEMS = 10  # in one error
 
 
 class ConfigError(ValueError):
@@ -23,9 +23,9 @@ def config_error(error: ValidationError, data: Any, source: str, schema: type) -
     by_key: dict[tuple[str | int, ...], list[Any]] = {}
     for found in error.errors():
         by_key.setdefault(_keys(found["loc"], data, missing=found["type"] == "missing"), []).append(found)
-    problems = [_problem(keys, found, schema) for keys, found in by_key.items()]
-    if len(problems) > MOST_PROBLEMS:
-        problems = [*problems[:MOST_PROBLEMS], f"and {len(problems) - MOST_PROBLEMS:,} problems more"]
+    problems = [_problem(keys, by_key[keys], schema) for keys in list(by_key)[:MOST_PROBLEMS]]
+    if len(by_key) > MOST_PROBLEMS:
+        problems.append(f"and {len(by_key) - MOST_PROBLEMS:,} problems more")
     return ConfigError(f"{source}: " + "\n".join(problems))
 
 

@@ -20,7 +20,7 @@ from .schema import DEFAULT_TASK, TASKS, RunConfig
 Mapping = dict[str, Any]
 T = TypeVar("T")
 
-LARGEST_FILE = 2**20  # bytes
+LARGEST_FILE = 2**17  # bytes
 MOST_BASES = 50  # one after another
 MOST_LEVELS = 50  # of lists and mappings in each other
 MOST_PROBLEM = 600  # characters of YAML's own message
@@ -189,6 +189,12 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)$", re.ASCII)
 _REAL = re.compile(
     r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$", re.ASCII
 )
+_PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")  # no bytes, sets or dates, which no key takes
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(_TAG) in _PLAIN
+}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -18,7 +18,7 @@ from .errors import DataError, listing, missing
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
 """Those that torchvision's `ImageFolder` takes for images."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
 """What a file may hold, by PIL's names, whatever its suffix says: PIL would run another program for some others."""
 
 _WIDE_MODES = ("I", "F")  # more than 8 bits a channel: converting to RGB would clip without a word

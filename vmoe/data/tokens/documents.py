@@ -53,7 +53,7 @@ class FilePart:
 
     def read(self) -> Text:
         """Raises `DataError`: the file is another than when it was checked."""
-        with self.path.open("rb") as file:
+        with open_file(self.path) as file:
             file.seek(self.start)
             content = file.read(self.size)
         try:
