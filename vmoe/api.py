@@ -90,7 +90,9 @@ def _build(name: str, moe: MoESpec, kwargs: dict[str, Any], weights: dict[str, T
     check_size(
         build,
         MOST_TIMES * numbers + BUFFERS,
-        lambda: ValueError(f"it is far larger than the weights there are for it, {numbers:,} numbers; allowed: as many"),
+        lambda: ValueError(
+            f"it is far larger than the weights there are for it, {numbers:,} numbers; allowed: as many"
+        ),
     )
     return build()
 

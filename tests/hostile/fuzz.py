@@ -76,6 +76,7 @@ class Counted:
         @settings(
             max_examples=examples,
             deadline=None,
+            report_multiple_bugs=False,
             database=None,
             suppress_health_check=list(HealthCheck),
             phases=(Phase.generate, Phase.shrink),
@@ -151,7 +152,9 @@ def run_one(name: str, target: Target, seconds: float, seed: int) -> dict[str, i
                 if (kind := f"{type(error).__name__} at {where}") not in failures:
                     failures.add(kind)
                     content = counted.path.read_bytes() if counted.path.exists() else b""
-                    print(f"{name}: {kind}: {str(error)[:300]}\n  {base64.b64encode(content).decode()[:2000]}", flush=True)
+                    print(
+                        f"{name}: {kind}: {str(error)[:300]}\n  {base64.b64encode(content).decode()[:2000]}", flush=True
+                    )
             if counted.examples == before:
                 break
     print(f"{name}: {counted.examples:,} examples, {counted.accepted:,} read, {len(failures)} failures", flush=True)

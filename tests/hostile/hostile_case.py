@@ -30,7 +30,7 @@ class Hostile(NamedTuple):
     safe: Callable[[], object] | None = None
     alone: bool = False
     slow: bool = False
-    seconds: float = 10.0
+    seconds: float = 30.0
 
 
 class Payload:

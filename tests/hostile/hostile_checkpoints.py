@@ -277,7 +277,9 @@ CONTENTS = [
     Hostile("a weight under a number", put(lambda: {1: torch.ones(1)}, "weights"), EVAL, (BAD, "weights")),
     Hostile("a weight of another shape", first_weight(lambda old: old[:1]), EVAL, (BAD, "head.weight")),
     Hostile("a weight of no dimension", first_weight(lambda old: old.sum()), INSPECT, (BAD, "head.weight")),
-    Hostile("a weight that is missing", bad(lambda all_: all_["weights"].pop("head.weight")), EVAL, (BAD, "head.weight")),
+    Hostile(
+        "a weight that is missing", bad(lambda all_: all_["weights"].pop("head.weight")), EVAL, (BAD, "head.weight")
+    ),
     Hostile("no weights at all", put({}, "weights"), EVAL, (BAD, "weights")),
     Hostile("a weight too many", put(lambda: torch.ones(1), "weights", ESCAPES), EVAL, (BAD,)),
     Hostile("complex weights", first_weight(lambda old: old.to(torch.complex64)), EVAL, (BAD, "head.weight")),
@@ -285,7 +287,10 @@ CONTENTS = [
     Hostile("sparse weights", first_weight(lambda old: old.to_sparse()), EVAL, (BAD, "head.weight")),
     Hostile("weights on no device", first_weight(lambda old: old.to("meta")), EVAL, (BAD,)),
     Hostile(
-        "10¹² numbers from one", first_weight(lambda old: torch.zeros(1).expand(10**6, 10**6)), EVAL, (BAD, "head.weight")
+        "10¹² numbers from one",
+        first_weight(lambda old: torch.zeros(1).expand(10**6, 10**6)),
+        EVAL,
+        (BAD, "head.weight"),
     ),
     Hostile("weights that are no numbers", first_weight(lambda old: old * float("nan")), EVAL, (BAD, "head.weight")),
     Hostile("weights without end", first_weight(lambda old: old + float("inf")), INSPECT, (BAD, "head.weight")),
@@ -303,16 +308,16 @@ CONTENTS = [
     Hostile("a class twice", put(["dark", "dark"], "data", "classes"), INSPECT, (BAD, "classes")),
     Hostile("more classes than the model has", put(["dark", "light", "red"], "data", "classes"), EVAL, (BAD,)),
     Hostile("fewer classes than the model has", put(["dark"], "data", "classes"), INSPECT, (BAD,)),
-    Hostile("a class name of 50 MB", put(lambda: ["dark", "x" * 50_000_000], "data", "classes"), EVAL, (BAD, "50,000,000")),
+    Hostile(
+        "a class name of 50 MB", put(lambda: ["dark", "x" * 50_000_000], "data", "classes"), EVAL, (BAD, "50,000,000")
+    ),
     Hostile(
         "class names that colour the terminal", put([ESCAPES, BIDI], "data", "classes"), EVAL, ("data.val", "classes")
     ),
     Hostile("images of no side", put(0, "data", "image_size"), INSPECT, (BAD, "image_size")),
     Hostile("a mean of two channels", put([0.5, 0.5], "data", "mean"), INSPECT, (BAD, "mean")),
     Hostile("a deviation of 0", put([0.0, 0.5, 0.5], "data", "std"), INSPECT, (BAD, "std")),
-    Hostile(
-        "a mean that is no number", put([float("nan")] * 3, "data", "mean"), INSPECT, (BAD, "mean")
-    ),
+    Hostile("a mean that is no number", put([float("nan")] * 3, "data", "mean"), INSPECT, (BAD, "mean")),
     Hostile("an unknown tokenizer", put({"kind": ESCAPES}, "data", "tokenizer", run="text"), EVAL, ("tokenizer",)),
     Hostile("a tokenizer that is a list", put([], "data", "tokenizer", run="text"), EVAL, (BAD, "tokenizer")),
     Hostile(

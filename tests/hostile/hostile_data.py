@@ -57,7 +57,11 @@ def png(width: int, height: int, data: bytes = b"", extra: bytes = b"") -> bytes
     """A grey PNG that says it has that size, whatever its data are."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
     )
 
 
@@ -191,7 +195,9 @@ def beton(change: Callable[[bytearray], object], name: str = "good", *, sidecar:
 
 # FFCV's header: version u2, fields u2, page size u4, samples u8, allocation table u8; then a descriptor a field, and for
 # each sample an entry of its image (data u8, mode u1, height u2, width u2 in FFCV's order) and its label.
-HEADER = np.dtype([("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")], align=True)
+HEADER = np.dtype(
+    [("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")], align=True
+)
 
 
 def header(**values: int) -> Callable[[bytearray], None]:

@@ -124,8 +124,12 @@ def marked_up() -> None:
         one["layers"] = {MARKUP + name: served for name, served in one.get("layers", {}).items()}
         one[MARKUP] = 1.0
     Path("run/metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-    Path("run/config.yaml").write_text(json.dumps({"output": MARKUP, MARKUP: {"a": [MARKUP, ESCAPES, BIDI]}, "moe": MARKUP}))
-    Path("run/classes.csv").write_text('class,name,images,correct,accuracy\n"' + MARKUP.replace('"', '""') + '",<b>x,3,1,33\n')
+    Path("run/config.yaml").write_text(
+        json.dumps({"output": MARKUP, MARKUP: {"a": [MARKUP, ESCAPES, BIDI]}, "moe": MARKUP})
+    )
+    Path("run/classes.csv").write_text(
+        'class,name,images,correct,accuracy\n"' + MARKUP.replace('"', '""') + '",<b>x,3,1,33\n'
+    )
     for name in ("routing.npz", "routing_maps.npz"):
         with np.load(Path("run", name), allow_pickle=False) as file:
             found = {key: file[key] for key in file.files}
@@ -156,7 +160,11 @@ def is_safe() -> None:
             assert where.startswith(("#", "data:image/")), f"<{tag} {attributes}>"
         for kind in ("\x1b", "\x07", "\u202e", "\u2066"):
             assert kind not in content, f"a raw U+{ord(kind):04X}"
-        assert all("alert(1)" not in text for (tag, attributes), text in zip(page.elements, page.contents, strict=True) if tag == "script" and "type" not in attributes)
+        assert all(
+            "alert(1)" not in text
+            for (tag, attributes), text in zip(page.elements, page.contents, strict=True)
+            if tag == "script" and "type" not in attributes
+        )
 
 
 def page(what: str, make: Callable[[], object], *says: str, **options: Any) -> Hostile:
@@ -183,9 +191,9 @@ RESULTS = [
     Hostile("the same in Markdown", result("gate", value=ESCAPES), (*COMPARE, "--format", "markdown"), ("U+001B",), 0),
     Hostile("a gate of a megabyte", result("gate", value="x" * 2**20), COMPARE, ("gate",)),
     Hostile("a model of markup on a page of comparison", result("model", value=MARKUP), PAGE, (), 0, OUT, is_safe),
-    Hostile("data nested 900 deep", result("data", value=json.loads("[" * 900 + "]" * 900)), PAGE, ("data",)),
-    Hostile("a task that is none", result("task", value=ESCAPES), COMPARE, ("task", "U+001B")),
-    Hostile("negative parameters", result("params", value=-5), COMPARE, ("params",)),
+    Hostile("data nested 900 deep", result("data", value=json.loads("[" * 900 + "]" * 900)), PAGE, (), 0, OUT, is_safe),
+    Hostile("a task that is none", result("task", value=ESCAPES), COMPARE, ("task is",)),
+    Hostile("negative parameters", result("params", value=-5), COMPARE, (), 0),
     Hostile("a layer without a number", result("routing", "layers", 0, "entropy", value=None), COMPARE, ("entropy",)),
     page("a layer whose entropy is not a number", result("routing", "layers", 0, "entropy", value=float("nan"))),
     page("a layer of 10³⁰⁸", result("routing", "layers", 0, "load_cv", value=1e308)),

@@ -24,6 +24,7 @@ from hostile_case import CANARY, MIB, Hostile
 from processes import PRELOADED
 
 MEMORY = 4096 * MIB  # above what the process has when it begins
+IMPORTS = 240  # seconds that the first process may have to wait for them
 MOST_MESSAGE = 3000  # characters
 _CAPABILITIES_3 = 0x20080522  # the version of Linux's capability calls
 
@@ -99,12 +100,14 @@ def limited(seconds: float) -> Iterator[None]:
 @contextlib.contextmanager
 def sketched() -> Iterator[None]:
     """Within, the figures of pages are laid out and not drawn, which takes seconds a page."""
+    from vmoe.report import plots
     from vmoe.report.run_page import drawing
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "FIGURES_A_PROCESS", 10**6)  # no processes of their own
         patch.setattr(drawing, "themed_svg", lambda ax: "")
-        patch.setattr(drawing, "save_png", lambda ax, path: None)
+        for where in (drawing, plots):
+            patch.setattr(where, "save_png", lambda ax, path: Path(path))
         yield
 
 
@@ -133,7 +136,7 @@ def run_alone(case: Hostile) -> Ran:
         process = context.Process(target=_alone, args=(case.command, case.seconds, os.getcwd(), log))
         start = time.monotonic()
         process.start()
-        process.join(case.seconds + 30)  # to begin with, it may have to wait for the imports
+        process.join(case.seconds + IMPORTS)
         seconds = time.monotonic() - start
         if hung := process.is_alive():
             process.kill()

@@ -16,7 +16,10 @@ def make_good_world(folder: Path) -> None:
     (folder / "good").symlink_to(".")  # the configs and checkpoints name their data by the same paths as hostile ones
     make_world(folder)
     make_text_world(folder)
-    for name, data in {"tiny.yaml": ("images/train", "images/val"), "text.yaml": ("train.tokens", "val.tokens")}.items():
+    for name, data in {
+        "tiny.yaml": ("images/train", "images/val"),
+        "text.yaml": ("train.tokens", "val.tokens"),
+    }.items():
         text = (folder / name).read_text()
         for path in data:
             text = text.replace(f" {path}", f" good/{path}")

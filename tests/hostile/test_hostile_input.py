@@ -32,5 +32,9 @@ def test_no_two_cases_have_one_name():
 
 def test_the_page_lists_every_case_and_no_other():
     page = (Path(__file__).parents[2] / "docs/hostile.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in page.split("\n## Fuzzing")[0].splitlines() if " | `vmoe" in line]
+    rows = [
+        line.split(" | ")[0].removeprefix("| ")
+        for line in page.split("\n## Fuzzing")[0].splitlines()
+        if " | `vmoe" in line
+    ]
     assert sorted(rows) == sorted(_cell(case.what) for case in ALL)

@@ -92,7 +92,9 @@ def check_values(config: GPT2Config) -> None:
     if not 0 <= config.resid_pdrop < 1:
         raise ValueError(f"dropout is {config.resid_pdrop}; allowed: 0 or more, less than 1")
     if config._attn_implementation not in ATTENTIONS:  # others are code that transformers would get from the hub
-        raise ValueError(f"attn_implementation is {config._attn_implementation!r}; allowed: {', '.join(ATTENTIONS[1:])}")
+        raise ValueError(
+            f"attn_implementation is {config._attn_implementation!r}; allowed: {', '.join(ATTENTIONS[1:])}"
+        )
     if config.activation_function not in ACT2FN:
         raise ValueError(f"activation_function is {config.activation_function!r}; allowed: {', '.join(ACT2FN)}")
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -9,7 +9,6 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-
 LONGEST = 200  # characters of a value in an error
 MOST_PROBLEMS = 10  # in one error
 

@@ -214,8 +214,8 @@ def _parse_yaml(text: str, source: str) -> Any:
 
 
 def _check_levels(text: str) -> None:
-    """Raise `YAMLError` for lists and mappings deep in each other, over which YAML's reader, which looks at all that are
-    open at every word, would take hours.
+    """Raise `YAMLError` for lists and mappings deep in each other, over which YAML's reader, which looks at
+    all that are open at every word, would take hours.
     """
     levels = 0
     for event in yaml.scan(text):

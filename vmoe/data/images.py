@@ -80,8 +80,8 @@ def scan_classes(path: Path, key: str) -> ClassFolders:
 def files_in(folder: Path) -> tuple[list[str], int]:
     """Image files in a folder and its folders, in sorted order, and how many other files there are.
 
-    Links are followed. Raises `OSError` for a folder that cannot be read, and `DataError` where a folder is met a second
-    time, as one that holds itself is: there may be no end of ways to it.
+    Links are followed. Raises `OSError` for a folder that cannot be read, and `DataError` where a folder is met a
+    second time, as one that holds itself is: there may be no end of ways to it.
     """
     files: list[str] = []
     ignored = 0

@@ -47,7 +47,9 @@ def read_names(path: Path, sidecar: Sidecar | None) -> Names | None:
     try:
         content = read_file(where, LARGEST)
     except OSError as error:
-        raise DataError(f"'{where}', the file names of '{path}', cannot be read ({error.strerror or error}): {again}") from error
+        raise DataError(
+            f"'{where}', the file names of '{path}', cannot be read ({error.strerror or error}): {again}"
+        ) from error
     if digest_of(content) != sidecar.files:
         raise DataError(f"'{where}' does not hold the file names of '{path}': its digest is another one; {again}")
     try:

@@ -117,6 +117,8 @@ def read_counts(path: Path) -> Counts:
         return Counts(layers, tuple(map(str, arrays["labels"])))
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}; evaluate the run again with vmoe eval") from None
+    except TypeError as error:  # names that are no list
+        raise ValueError(f"{path} is damaged ({error}); evaluate the run again with vmoe eval") from None
 
 
 def save_arrays(arrays: dict[str, NDArray[np.generic]], path: Path) -> None:
@@ -147,8 +149,8 @@ def read_arrays(path: Path, allowed_format: int) -> dict[str, NDArray[Any]]:
 
 
 def _check_archive(content: BinaryIO) -> None:
-    """Raise `ValueError` for an .npz that holds more than a machine should read of an evaluation, or arrays that are not
-    as large as they say: memory is taken by what they say.
+    """Raise `ValueError` for an .npz that holds more than a machine should read of an evaluation, or arrays that are
+    not as large as they say: memory is taken by what they say.
     """
     with zipfile.ZipFile(content) as archive:
         if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:

@@ -10,7 +10,6 @@ from typing import Any
 
 from vmoe.untrusted import read_file
 
-
 MOST = 1e30  # of any number; more than anybody counts, and plots and products of it are still numbers
 MOST_NUMBERS = 20_000  # in a list: one an expert
 LONGEST = 10_000  # characters
@@ -52,7 +51,9 @@ class Reader:
 
     def number(self, key: str) -> float:
         value = self.value(key)
-        return float(value) if _is_number(value) and not MOST <= abs(value) < math.inf else self._refuse(key, "a number")
+        return (
+            float(value) if _is_number(value) and not MOST <= abs(value) < math.inf else self._refuse(key, "a number")
+        )
 
     def integer(self, key: str) -> int:
         value = self.value(key)

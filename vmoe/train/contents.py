@@ -55,7 +55,7 @@ def _check_tensors(weights: dict[str, Any], where: str) -> None:
             )
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(
-                f"{where}: {_brief(name)} has {tensor.numel():,} numbers, and the file holds fewer; allowed: all of them"
+                f"{where}: {_brief(name)} has {tensor.numel():,} numbers, and fewer are in the file; allowed: all"
             )
 
 

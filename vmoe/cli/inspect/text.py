@@ -17,7 +17,6 @@ from vmoe.data.tokens import Tokenizer, open_tokenizer
 from vmoe.data.tokens.windows import EvaluationWindows
 from vmoe.moe import moe_layers, record
 from vmoe.report.token_page import TokenLayer, TokenRouting, save_token_page
-
 from vmoe.untrusted import NotAFileError, read_file
 
 from .inspected import Inspected
