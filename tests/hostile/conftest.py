@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,8 @@ def good_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def empty_folder(tmp_path: Path, good_world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def empty_folder(tmp_path: Path, good_world: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: empty but for ``good``."""
     (tmp_path / "good").symlink_to(good_world)
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path

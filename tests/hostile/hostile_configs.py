@@ -55,9 +55,24 @@ def nothing() -> None:
 CONFIGS = [
     Hostile("a billion laughs", yaml(laughs()), TRAIN, ("x.yaml", "alias")),
     Hostile("a list that holds itself", yaml("a: &a [*a]"), TRAIN, ("x.yaml", "alias")),
-    Hostile("a tag that calls os.system", yaml("a: !!python/object/apply:os.system ['touch code_ran']"), TRAIN, ("x.yaml",)),
-    Hostile("a tag that makes an object", yaml("seed: !!python/object:subprocess.Popen {args: 'touch code_ran'}"), TRAIN, ("x.yaml",)),
-    Hostile("the same, for doctor", yaml("a: !!python/object/new:os.system ['touch code_ran']"), ("doctor", "x.yaml"), ("x.yaml", "python/object"), 1, slow=True, seconds=60),
+    Hostile(
+        "a tag that calls os.system", yaml("a: !!python/object/apply:os.system ['touch code_ran']"), TRAIN, ("x.yaml",)
+    ),
+    Hostile(
+        "a tag that makes an object",
+        yaml("seed: !!python/object:subprocess.Popen {args: 'touch code_ran'}"),
+        TRAIN,
+        ("x.yaml",),
+    ),
+    Hostile(
+        "the same, for doctor",
+        yaml("a: !!python/object/new:os.system ['touch code_ran']"),
+        ("doctor", "x.yaml"),
+        ("x.yaml", "python/object"),
+        1,
+        slow=True,
+        seconds=60,
+    ),
     Hostile("an unknown tag", with_line("seed: !evil 1"), TRAIN, ("x.yaml", "!evil")),
     Hostile("bytes", with_line("seed: !!binary aGVsbG8="), TRAIN, ("x.yaml", "binary")),
     Hostile("a set", with_line("seed: !!set {a, b}"), TRAIN, ("x.yaml", "2002:set")),
@@ -72,7 +87,9 @@ CONFIGS = [
     Hostile("a key twice", with_line("seed: 1\nseed: 2"), TRAIN, ("seed stands twice",)),
     Hostile("a key that is a list", with_line("? [a]\n: 1"), TRAIN, ("x.yaml",)),
     Hostile("a key that is a tag's", with_line("<<: {seed: 1}"), TRAIN, ("x.yaml",)),
-    Hostile("12,000 keys", yaml("\n".join(f"k{n}: 1" for n in range(12_000))), TRAIN, ("x.yaml",), alone=True, seconds=20),
+    Hostile(
+        "12,000 keys", yaml("\n".join(f"k{n}: 1" for n in range(12_000))), TRAIN, ("x.yaml",), alone=True, seconds=20
+    ),
     Hostile("100,000 brackets", lambda: brackets("x.yaml"), TRAIN, ("x.yaml",), alone=True),
     Hostile("130,000 brackets", lambda: brackets("x.yaml", 130_000), TRAIN, ("x.yaml",), alone=True),
     Hostile("100,000 braces", yaml("{" * 100_000), TRAIN, ("x.yaml",), alone=True),
@@ -90,9 +107,22 @@ CONFIGS = [
     Hostile("a config of two megabytes", yaml("#" * 2**21), TRAIN, ("x.yaml", "bytes")),
     Hostile("a config of a terabyte", lambda: sparse("x.yaml", 2**40), TRAIN, ("x.yaml", "bytes"), alone=True),
     Hostile("a pipe", lambda: fifo("x.yaml"), TRAIN, ("x.yaml", "a pipe")),
-    Hostile("a pipe, for doctor", lambda: fifo("x.yaml"), ("doctor", "x.yaml"), ("x.yaml", "a pipe"), 1, slow=True, seconds=60),
+    Hostile(
+        "a pipe, for doctor",
+        lambda: fifo("x.yaml"),
+        ("doctor", "x.yaml"),
+        ("x.yaml", "a pipe"),
+        1,
+        slow=True,
+        seconds=60,
+    ),
     Hostile("a pipe, for bench-data", lambda: fifo("x.yaml"), ("bench-data", "x.yaml"), ("x.yaml", "a pipe")),
-    Hostile("a pipe to upcycle to", lambda: fifo("x.yaml"), ("upcycle", "good/runs/dense/checkpoints/last.pt", "--to", "x.yaml"), ("a pipe",)),
+    Hostile(
+        "a pipe to upcycle to",
+        lambda: fifo("x.yaml"),
+        ("upcycle", "good/runs/dense/checkpoints/last.pt", "--to", "x.yaml"),
+        ("a pipe",),
+    ),
     Hostile("/dev/zero", lambda: link("/dev/zero", "x.yaml"), TRAIN, ("x.yaml", "a device"), alone=True),
     Hostile("a folder", lambda: Path("x.yaml").mkdir(), TRAIN, ("x.yaml",)),
     Hostile("a link to itself", lambda: link("x.yaml", "x.yaml"), TRAIN, ("x.yaml",)),
@@ -108,12 +138,50 @@ CONFIGS = [
     Hostile("an override that holds itself", nothing, (*SET, "seed=&a [*a]"), ("alias",)),
     Hostile("an override that colours the terminal", nothing, (*SET, f"seed={ESCAPES}"), ("override",)),
     Hostile("an override that is no UTF-8", nothing, (*SET, "model.name=\udcff"), ("override",)),
-    Hostile("10⁹ experts, to train", nothing, (*SET, "moe.num_experts=1000000000"), ("the model is too large",), alone=True),
-    Hostile("experts 10⁹ wide, to train", nothing, (*SET, "moe.experts={kind: mlp, hidden: 1000000000}"), ("the model is too large",), alone=True),
-    Hostile("10⁹ experts, to upcycle to", nothing, ("upcycle", "good/runs/dense/checkpoints/last.pt", "--to", "good/tiny.yaml", "--set", "moe.num_experts=1000000000", "--output", "new.pt"), ("the model is too large",), alone=True),
-    Hostile("a million blocks, to train", nothing, (*SET, "model.kwargs.depth=1000000"), ("the model is too large",), alone=True, seconds=30, slow=True),
+    Hostile(
+        "10⁹ experts, to train", nothing, (*SET, "moe.num_experts=1000000000"), ("the model is too large",), alone=True
+    ),
+    Hostile(
+        "experts 10⁹ wide, to train",
+        nothing,
+        (*SET, "moe.experts={kind: mlp, hidden: 1000000000}"),
+        ("the model is too large",),
+        alone=True,
+    ),
+    Hostile(
+        "10⁹ experts, to upcycle to",
+        nothing,
+        (
+            "upcycle",
+            "good/runs/dense/checkpoints/last.pt",
+            "--to",
+            "good/tiny.yaml",
+            "--set",
+            "moe.num_experts=1000000000",
+            "--output",
+            "new.pt",
+        ),
+        ("the model is too large",),
+        alone=True,
+    ),
+    Hostile(
+        "a million blocks, to train",
+        nothing,
+        (*SET, "model.kwargs.depth=1000000"),
+        ("the model is too large",),
+        alone=True,
+        seconds=30,
+        slow=True,
+    ),
     Hostile("10¹⁰⁰ blocks, to train", nothing, (*SET, "model.kwargs.depth=1" + "0" * 100), ("model.kwargs.depth",)),
     Hostile("images of 10⁶ pixels a side", nothing, (*SET, "data.image_size=1000000"), ("data.image_size",)),
-    Hostile("weights from a file of timm's", nothing, (*SET, "model.kwargs.checkpoint_path=evil.pth"), ("checkpoint_path",)),
-    Hostile("attention from the hub", nothing, ("train", "good/text.yaml", "output=new", "model.kwargs.attn_implementation=evil/kernels"), ("attn_implementation",)),
-]  # fmt: skip
+    Hostile(
+        "weights from a file of timm's", nothing, (*SET, "model.kwargs.checkpoint_path=evil.pth"), ("checkpoint_path",)
+    ),
+    Hostile(
+        "attention from the hub",
+        nothing,
+        ("train", "good/text.yaml", "output=new", "model.kwargs.attn_implementation=evil/kernels"),
+        ("attn_implementation",),
+    ),
+]

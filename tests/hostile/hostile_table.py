@@ -42,10 +42,10 @@ HEADER = f"""# Hostile and broken input, and what comes of it
 Nobody should lose work, time or a machine by a file that somebody else made, or that a disk or a copy has damaged.
 Every input below is met by a command that may take {MEMORY // 2**30} GiB of address space above what the process has at
 its start, has no rights to read what its user may not, and reads nothing on standard input. Those with a figure under
-MiB ran in a process of its own, which took so much more memory at most; seconds are of a machine with other work to do. Status 2 is an error in a
-clear line; 0 is a right result, or a safe page that says what it leaves out; 1 is what `vmoe doctor` finds. No code from
-an input was run, nothing was left under a final name but what is listed, no temporary file, and no control character
-reached the terminal.
+MiB ran in a process of its own, which took so much more memory at most; seconds are of a machine with other work to
+do. Status 2 is an error in a clear line; 0 is a right result, or a safe page that says what it leaves out; 1 is what
+`vmoe doctor` finds. No code from an input was run, nothing was left under a final name but what is listed, no temporary
+file, and no control character reached the terminal.
 
 Made by `python tests/hostile/hostile_table.py > docs/hostile.md`; the tests run the same table. {{count}} inputs.
 """
