@@ -130,7 +130,12 @@ def main() -> int:
     if options.json is not None:
         machine = f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}, Python {platform.python_version()}"
         kept = json.loads(options.json.read_text()) if options.json.exists() else {"note": ""}
-        kept |= {"seconds": round(options.seconds), "deadline": DEADLINE, "machine": machine, "targets": found}
+        kept |= {
+            "seconds": round(options.seconds),
+            "deadline": DEADLINE,
+            "machine": machine,
+            "targets": {**kept.get("targets", {}), **found},
+        }
         options.json.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return int(any(one["failures"] for one in found.values()))
 

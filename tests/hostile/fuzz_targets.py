@@ -66,7 +66,10 @@ def jpeg(image: bytes) -> bytes:
 
 def page(name: str, run: Path) -> Target:
     """The page of a run folder of which one file is mutated; it is always made."""
-    others = {one.name: one.read_bytes() for one in run.iterdir() if one.is_file() and one.name != name}
+    kept = [
+        one for one in run.iterdir() if one.is_file() and one.name not in (name, "routing_maps.npz")
+    ]  # maps are slow
+    others = {one.name: one.read_bytes() for one in kept}
 
     def read(path: Path) -> object:
         from hostile_runner import sketched

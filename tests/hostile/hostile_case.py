@@ -15,11 +15,11 @@ class Hostile(NamedTuple):
     """One hostile input.
 
     what: it is. make: puts it into the working directory, which is empty but for ``good``, a world of good files.
-    command: the arguments of vmoe. status: what it must give, 2 for an error, 1 for what `vmoe doctor` finds. says:
-    parts of what it must print, on standard error for 2. leaves: the names that it may leave behind, as `fnmatch` takes
-    them. safe: looks at what was left and raises `AssertionError` where it is not safe. alone: it is run in a process of
-    its own, since it may hang or eat memory in code that no time limit within Python stops. slow: only with the long
-    tests. seconds: that it may take.
+    command: the arguments of vmoe. status: what it must give, 2 for an error, 1 for what `vmoe doctor` finds.
+    says: parts of what it must print, on standard error for 2. leaves: the names that it may leave behind, as `fnmatch`
+    takes them. safe: looks at what was left and raises `AssertionError` where it is not safe. alone: it is run in a
+    process of its own, since it may hang or eat memory in code that no time limit within Python stops. slow: only with
+    the long tests. seconds: that it may take.
     """
 
     what: str

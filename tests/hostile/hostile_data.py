@@ -222,8 +222,8 @@ def beton(change: Callable[[bytearray], object], name: str = "good", *, sidecar:
     return make
 
 
-# FFCV's header: version u2, fields u2, page size u4, samples u8, allocation table u8; then a descriptor a field, and for
-# each sample an entry of its image (data u8, mode u1, height u2, width u2 in FFCV's order) and its label.
+# FFCV's header: version u2, fields u2, page size u4, samples u8, allocation table u8; then a descriptor a field, and
+# for each sample an entry of its image (data u8, mode u1, height u2, width u2 in FFCV's order) and its label.
 HEADER = np.dtype(
     [("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")], align=True
 )

@@ -107,6 +107,11 @@ def inflating_array(path: str) -> None:
             member.write(bytes(64 * MIB))
 
 
+def one_array(path: str) -> None:
+    with open(path, "wb") as file:
+        np.save(file, np.ones(3))
+
+
 def pickled_array(path: str) -> None:
     np.savez(path, allow_pickle=True, format=np.array([Payload()], dtype=object))
 
@@ -273,9 +278,7 @@ ARRAYS = [
     page("counts that say they are 2⁴⁰", in_place_of("routing.npz", lying_array)),
     page("counts that are a pipe", in_place_of("routing.npz", fifo)),
     page("counts that are /dev/zero", in_place_of("routing.npz", lambda path: link("/dev/zero", path))),
-    page(
-        "counts that are one array", in_place_of("routing.npz", lambda path: np.save(Path(path).open("wb"), np.ones(3)))
-    ),
+    page("counts that are one array", in_place_of("routing.npz", one_array)),
     page("counts below 0", arrays("routing.npz", **{"0.pairs": lambda old: -old})),
     page(
         "counts that overflow",
