@@ -170,7 +170,7 @@ CONFIGS = [
         (*SET, "model.kwargs.depth=1000000"),
         ("the model is too large",),
         alone=True,
-        seconds=30,
+        seconds=120,
         slow=True,
     ),
     Hostile("10¹⁰⁰ blocks, to train", nothing, (*SET, "model.kwargs.depth=1" + "0" * 100), ("model.kwargs.depth",)),

@@ -178,6 +178,8 @@ def _alone(command: tuple[str, ...], seconds: float, folder: str, log: str) -> N
             except BaseException as error:
                 Path(log, "raised").write_text(f"{type(error).__name__}: {error}"[:300])
                 status = 1
+    for child in multiprocessing.active_children():  # of pools that end with their process, which this one is not
+        child.kill()
     Path(log, "took").write_text(str(time.monotonic() - start))
     Path(log, "peak").write_text(str((most_memory() - before) / MIB))
     sys.exit(status)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-MOST_TENSORS = 10_000  # of a model; GPT-2 XL has 580
+MOST_TENSORS = 5_000  # of a model; GPT-2 XL has 580
 LARGEST_NUMBER = 2**24  # among the arguments of a model
 FROM_ELSEWHERE = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained")
 
