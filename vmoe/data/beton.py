@@ -17,6 +17,7 @@ from .names import read_names
 from .sidecar import read_sidecar
 
 MOST_PIXELS = 2**28  # of an image: 16,384 × 16,384, 0.8 GB in memory
+MOST_CLASSES = 2**20  # of a file without a sidecar
 _LEAST = 8  # bytes that a sample or a field takes at least
 _FIELDS = {"image": RGBImageField, "label": IntField}
 
@@ -85,9 +86,10 @@ def open_beton(path: Path, key: str) -> Beton:
     columns = dict(zip(reader.field_names, (reader.metadata[f"f{i}"] for i in range(reader.num_fields)), strict=True))
     labels = columns["label"].astype(np.int64)
     classes = sidecar.classes if sidecar else None
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes) if classes else False))
+    number = len(classes) if classes else MOST_CLASSES
+    wrong = np.flatnonzero((labels < 0) | (labels >= number))
     if wrong.size:
-        allowed = f"0 to {len(classes) - 1}, the classes of its sidecar" if classes else "0 or more"
+        allowed = f"0 to {number - 1}" + (", the classes of its sidecar" if classes else "")
         raise DataError(f"{name}, where image {wrong[0]} has label {labels[wrong[0]]}; allowed: {allowed}")
     image = columns["image"]
     _check_images(image, reader.alloc_table, name)
