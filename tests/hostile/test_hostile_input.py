@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hostile_reports import REPORTS
 from hostile_runner import assert_well, run_case, sketched
-from hostile_table import ALL, _cell
+from hostile_table import ALL, KINDS, _cell
 
 
 def marked(case):
@@ -24,10 +24,11 @@ def test_whole_pages_do_no_harm(case, empty_folder):
     assert_well(case, run_case(case._replace(seconds=case.seconds + 30), empty_folder))
 
 
-def test_no_two_cases_have_one_name():
-    names = [case.what for case in ALL]
+def test_no_two_cases_of_a_kind_have_one_name():
     assert len(ALL) >= 60
-    assert sorted(set(names)) == sorted(names)
+    for cases in KINDS.values():
+        names = [case.what for case in cases]
+        assert sorted(set(names)) == sorted(names)
 
 
 def test_the_page_lists_every_case_and_no_other():

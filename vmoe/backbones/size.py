@@ -16,8 +16,8 @@ LARGEST_NUMBER = 2**24  # among the arguments of a model
 FROM_ELSEWHERE = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained")
 
 
-class TooLargeError(Exception):
-    """A model that became larger than it may be."""
+class TooLargeError(BaseException):
+    """A model that became larger than it may be; no `Exception`, which those who build models catch."""
 
 
 def check_arguments(kwargs: dict[str, Any], where: str) -> None:
