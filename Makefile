@@ -7,12 +7,13 @@ BIN   := $(VENV)/bin
 DEMO  := dense topk self routing_free
 BENCHMARKS := moe_layer peers train_step statistics augmentation
 PYTHON ?= python3
+FUZZ_SECONDS ?= 300
 # A process a core (four at most), a file at a time in each, so that what a file sets up is set up once; in the order of
 # the folders, since the slowest files have few tests and must not come last.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-text test test-slow faults bench bench-gpu lint lock clean
+.PHONY: help demo demo-text test test-slow faults fuzz bench bench-gpu lint lock clean
 
 help:
 	@echo "make demo       train four variants on handwritten digits; a page of each, and of all"
@@ -20,6 +21,7 @@ help:
 	@echo "make test       the tests"
 	@echo "make test-slow  the long ones"
 	@echo "make faults     runs that are killed, starved and fed with errors, and whether they go on to the same end"
+	@echo "make fuzz       read mutated files of every kind for FUZZ_SECONDS (300)"
 	@echo "make bench      layers, whole steps and other libraries' layers, timed on this machine's CPU (10 minutes)"
 	@echo "make bench-gpu  the same on a GPU, with PYTHON's own torch, triton, timm and transformers"
 	@echo "make lint       ruff, its formatter and mypy"
@@ -54,6 +56,9 @@ test-slow: $(READY)
 faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/faults.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --output docs/results/kill_campaign.md
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --seconds $(FUZZ_SECONDS)
 
 bench: $(READY)
 	for question in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$question --device cpu || exit 1; done

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from .backbones import backbone_of_model, backbone_of_name
+from .backbones.size import check_arguments, check_size
 from .config import parse_moe
 from .moe import MoESpec
 from .train.checkpoint import counting_weights, read_checkpoint
 
+MOST_MISFITS = 3  # named in one error
+MOST_TIMES = 4  # its weights, a model has numbers while it is made: MLPs among them, whose places MoE layers take
+BUFFERS = 2**24  # numbers that a model may hold without weights for them, such as its masks
 Weights = Literal["evaluated", "raw", "ema"]
 
 MoE = str | dict[str, Any] | MoESpec
@@ -67,16 +72,54 @@ def build_stored(checkpoint: dict[str, Any], path: str, weights: Weights = "eval
     if chosen is None:
         raise ValueError(f"{path}: holds no moving average of the weights; allowed: raw, evaluated")
     described = checkpoint["model"]
-    moe = parse_moe(described["moe"])
-    create_model = backbone_of_name(described["name"]).create_model
-    model = create_model(described["name"], moe, weights_follow=True, **described["kwargs"])
+    check_arguments(described["kwargs"], f"{path}: model.kwargs")
+    try:
+        model = _build(described["name"], parse_moe(described["moe"]), described["kwargs"], chosen)
+    except ValueError as error:
+        raise ValueError(f"{path}: the model that it describes cannot be built: {error}") from error
     return load_weights(model, chosen, path).eval()
+
+
+def _build(name: str, moe: MoESpec, kwargs: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
+    """The model, unless it is larger than the weights that are to go into it."""
+
+    def build() -> nn.Module:
+        model: nn.Module = backbone_of_name(name).create_model(name, moe, weights_follow=True, **kwargs)
+        return model
+
+    numbers = sum(tensor.numel() for tensor in weights.values())
+    check_size(
+        build,
+        MOST_TIMES * numbers + BUFFERS,
+        lambda: ValueError(
+            f"it is far larger than the weights there are for it, {numbers:,} numbers; allowed: as many"
+        ),
+    )
+    return build()
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: str) -> nn.Module:
     """The model with all these weights, in place. Raises `ValueError` if they do not fit; path: whose they are."""
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: its weights do not fit the model it describes: {error}") from None
+    if problems := [*_misfits(model.state_dict(), weights)]:
+        more = f" and {len(problems) - MOST_MISFITS:,} more" if len(problems) > MOST_MISFITS else ""
+        listed = "; ".join(problems[:MOST_MISFITS])
+        raise ValueError(f"{path}: its weights do not fit the model it describes: {listed}{more}")
+    model.load_state_dict(weights)
     return model
+
+
+def _misfits(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> Iterator[str]:
+    """Of each weight, why it cannot be loaded."""
+    for name, tensor in expected.items():
+        found = weights.get(name)
+        if found is None:
+            yield f"{name} is missing"
+        elif found.shape != tensor.shape:
+            yield f"{name} has shape {tuple(found.shape)}; allowed: {tuple(tensor.shape)}"
+        elif found.is_floating_point() != tensor.is_floating_point() or found.is_complex():
+            yield f"{name} is {found.dtype}; allowed: {tensor.dtype}"
+        elif not found.isfinite().all():
+            yield f"{name} holds numbers that are not finite: the training that left them had diverged"
+    for name in weights:
+        if name not in expected:
+            yield f"{name[:100]} is none of the model's"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from run_folders import image_run, text_run
 
+from vmoe import untrusted
 from vmoe.report.run_files import home_of, read_folder
 
 PARTS = {
@@ -98,14 +99,14 @@ def test_what_is_damaged_takes_nothing_else_with_it(whole, folder, name, damage)
 
 def test_a_file_that_may_not_be_read(folder, monkeypatch):
     """As its owner sees it; whoever runs the tests may be allowed to read everything."""
-    read = Path.read_text
+    opened = untrusted.open_file
 
-    def refuse(path, **options):
+    def refuse(path):
         if path.name in ("environment.json", "result.json"):
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path, **options)
+        return opened(path)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(untrusted, "open_file", refuse)
     files = read_folder(folder)
     assert files.run is files.environment is None
     assert all("Permission denied" in problem for problem in files.problems)

@@ -25,6 +25,7 @@ ARGUMENTS = (
     *("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"),
     *("bos_token_id", "eos_token_id", "pad_token_id"),
 )
+ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flex_attention")
 SET_BY = {
     "n_positions": "block_size",
     "max_position_embeddings": "block_size",
@@ -90,6 +91,10 @@ def check_values(config: GPT2Config) -> None:
         raise ValueError(f"n_embd is {config.n_embd}; allowed: a multiple of n_head, which is {config.n_head}")
     if not 0 <= config.resid_pdrop < 1:
         raise ValueError(f"dropout is {config.resid_pdrop}; allowed: 0 or more, less than 1")
+    if config._attn_implementation not in ATTENTIONS:  # others are code that transformers would get from the hub
+        raise ValueError(
+            f"attn_implementation is {config._attn_implementation!r}; allowed: {', '.join(ATTENTIONS[1:])}"
+        )
     if config.activation_function not in ACT2FN:
         raise ValueError(f"activation_function is {config.activation_function!r}; allowed: {', '.join(ACT2FN)}")
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

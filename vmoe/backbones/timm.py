@@ -56,13 +56,14 @@ def create_host(name: str, **kwargs: Any) -> nn.Module:
     own, kwargs = OwnArguments.take(kwargs)
     try:
         model: nn.Module = timm.create_model(name, **kwargs)
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f"timm cannot create {name!r} with model.kwargs {kwargs}: {error}") from error
     except OSError as error:
         raise ValueError(
             f"the pretrained weights of {name!r} cannot be had: {str(error).splitlines()[0]} Allowed: a network, or"
             " weights that an earlier download left in the cache of the Hugging Face hub"
         ) from error
+    except Exception as error:  # what a model's own code makes of arguments that are none of its
+        told = f"{type(error).__name__}: {error}" if isinstance(error, KeyError | ZeroDivisionError) else error
+        raise ValueError(f"timm cannot create {name!r} with model.kwargs {kwargs}: {told}") from error
     own.apply(model)
     return model
 

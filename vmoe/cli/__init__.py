@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from vmoe.untrusted import printable
+
 USAGE_ERROR = 2
 USERS_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)  # TimeoutError is an OSError
 
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except USERS_ERRORS as error:
         if options.traceback:
             raise
-        print(f"vmoe {options.command}: {error}", file=sys.stderr)
+        print(printable(f"vmoe {options.command}: {error}"), file=sys.stderr)  # it may quote a hostile file
         return USAGE_ERROR
     return status or 0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vmoe.files import replace_file
+from vmoe.untrusted import open_file
 
 from .flatten import flatten
 from .subject import Prepared
@@ -41,7 +42,7 @@ def read_rows(path: Path) -> list[Row]:
         return []
     allowed = f"allowed: no file, or one whose columns begin with {', '.join(KEY)}, as vmoe eval --csv writes it"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = tuple(reader.fieldnames or ())
             rows: list[dict[Any, Any]] = list(reader)

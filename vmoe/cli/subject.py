@@ -12,7 +12,7 @@ from torch import nn
 
 from vmoe.api import build_stored
 from vmoe.config import ConfigError, RunConfig, override_config
-from vmoe.train.checkpoint import HUB, read_checkpoint
+from vmoe.train.checkpoint import HUB
 from vmoe.train.cost import Cost, measure_cost
 from vmoe.train.distributed import Processes
 from vmoe.train.evaluate import Evaluation, evaluate
@@ -23,6 +23,7 @@ from vmoe.train.task import Task
 
 from .outcome import Outcome
 from .pretrained import FOLDER, PREFIX, read_pretrained
+from .stored import read_stored
 from .tasks import Assembly, Judge, Judging, assembly_of
 
 
@@ -45,7 +46,7 @@ def read_source(source: str, *, has_data: bool) -> dict[str, Any]:
     Raises `ValueError` and `OSError`.
     """
     if not source.startswith(PREFIX):
-        return read_checkpoint(source)
+        return read_stored(source)
     if not has_data:
         raise ConfigError(f"{source} is a model without data of its own; allowed: --data FILE or FOLDER beside it")
     return read_pretrained(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -93,7 +94,7 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: fl
     if processes.first:
         print(describe_plan(state, parts), flush=True)
     if checkpoint is not None:
-        state.load(checkpoint, parts.layout)
+        load_state(state, checkpoint, parts)
     if dry_run:
         if seconds is not None:
             estimate = describe_estimate(state, parts, seconds)
@@ -121,6 +122,15 @@ def train(config: RunConfig, processes: Processes, *, dry_run: bool, seconds: fl
         announce(Outcome(result, headline(result, evaluation.scores)), config.output)
         save_class_accuracy(evaluation.scores, assembly, entry, config.output)
         save_routing(evaluation.stats, maps, model, assembly, entry, config.output)
+
+
+def load_state(state: TrainState, checkpoint: dict[str, Any], parts: Parts) -> None:
+    """`TrainState.load`. Raises `ConfigError` for a checkpoint that is whole and does not fit the run."""
+    try:
+        state.load(checkpoint, parts.layout)
+    except Exception as error:  # torch's loaders meet whatever somebody put there
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"cannot go on with the run in {parts.folder.path}: {told[:300]}") from error
 
 
 def build(

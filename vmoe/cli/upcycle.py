@@ -19,6 +19,7 @@ from vmoe.moe.upcycle import factorisation_error, hidden_width, typical_tokens
 from vmoe.report.table import Column, Table
 from vmoe.train.checkpoint import save_checkpoint
 
+from .stored import read_stored
 from .tasks import Entry, Start, assembly_of
 from .weights import require_same_architecture, require_same_host
 
@@ -75,7 +76,7 @@ def from_checkpoint(path: str, config: RunConfig) -> Source:
 
     Raises `FileNotFoundError`, or `ValueError`: no checkpoint of vmoe, one of another model, or no dense one.
     """
-    start = Start.read(path)
+    start = Start.of(read_stored(path), path)
     if not start.is_host:
         has = f"gate {start.moe.gate.kind}, experts {start.moe.experts and start.moe.experts.kind}"
         raise ConfigError(f"{path} holds a model with MoE layers ({has}); allowed: a dense one, with its own MLPs")

@@ -9,6 +9,7 @@ from vmoe.config import ConfigError, RunConfig
 from vmoe.moe import Mlp, MoESpec
 
 from .flatten import flatten
+from .stored import read_stored
 from .tasks import Start, assembly_of
 
 NOT_IN_WEIGHTS = ("upcycle_noise", "dispatch", "recompute", "capacity")  # keys of moe that any weights fit
@@ -23,7 +24,7 @@ def start_of(config: RunConfig) -> Start | None:
     if config.model.weights is None:
         return None
     try:
-        start = Start.read(str(config.model.weights))
+        start = Start.of(read_stored(config.model.weights), str(config.model.weights))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"model.weights is {error}") from None
     except ValueError as error:

@@ -9,6 +9,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
+LONGEST = 200  # characters of a value in an error
+MOST_PROBLEMS = 10  # in one error
+
 
 class ConfigError(ValueError):
     """A config that cannot run; the message names each key, its value and what is allowed."""
@@ -19,7 +22,9 @@ def config_error(error: ValidationError, data: Any, source: str, schema: type) -
     by_key: dict[tuple[str | int, ...], list[Any]] = {}
     for found in error.errors():
         by_key.setdefault(_keys(found["loc"], data, missing=found["type"] == "missing"), []).append(found)
-    problems = [_problem(keys, found, schema) for keys, found in by_key.items()]
+    problems = [_problem(keys, by_key[keys], schema) for keys in list(by_key)[:MOST_PROBLEMS]]
+    if len(by_key) > MOST_PROBLEMS:
+        problems.append(f"and {len(by_key) - MOST_PROBLEMS:,} problems more")
     return ConfigError(f"{source}: " + "\n".join(problems))
 
 
@@ -37,7 +42,7 @@ def _keys(loc: Sequence[str | int], data: Any, *, missing: bool) -> tuple[str | 
 
 
 def _problem(keys: Sequence[str | int], found: Sequence[Any], schema: type) -> str:
-    path = ".".join(map(str, keys)) or "the config"
+    path = _short(".".join(map(str, keys))) or "the config"
     first = found[0]
     value = first["input"]
     context = first.get("ctx", {})
@@ -56,7 +61,19 @@ def _problem(keys: Sequence[str | int], found: Sequence[Any], schema: type) -> s
         case "value_error":
             return f"{path}: {context['error']}"
     allowed_values = ", or ".join(dict.fromkeys(_allowed(one["msg"]) for one in found))
-    return f"{path} is {value!r}; allowed: {allowed_values}"
+    return f"{path} is {_brief(value)}; allowed: {allowed_values}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _brief(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a number of {value.bit_length():,} bits"
+    return _short(text)
 
 
 def _allowed(message: str) -> str:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from vmoe.moe.spec import MoESpec
+from vmoe.untrusted import read_file
 
 from .errors import ConfigError, config_error
 from .schema import DEFAULT_TASK, TASKS, RunConfig
@@ -19,7 +20,10 @@ from .schema import DEFAULT_TASK, TASKS, RunConfig
 Mapping = dict[str, Any]
 T = TypeVar("T")
 
-LARGEST_FILE = 2**20  # bytes
+LARGEST_FILE = 2**17  # bytes
+MOST_BASES = 50  # one after another
+MOST_LEVELS = 50  # of lists and mappings in each other
+MOST_PROBLEM = 600  # characters of YAML's own message
 # Keys under which the kind's name alone may stand for {kind: name}, so that `moe.gate=self` is a whole swap.
 NAMED_BY_KIND = (("moe", "gate"), ("moe", "experts"))
 
@@ -65,7 +69,7 @@ def validate(schema: type[T], data: Any, source: str) -> T:
         return TypeAdapter(schema).validate_json(json.dumps(data))
     except ValidationError as error:
         raise config_error(error, data, source, schema) from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: {error}") from None
 
 
@@ -93,7 +97,12 @@ def _same_kind(below: Mapping, above: Mapping) -> bool:
 
 
 def _read_with_bases(path: Path, children: tuple[Path, ...]) -> Mapping:
-    resolved = path.resolve()
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a name with a zero in it
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if len(children) > MOST_BASES:
+        raise ConfigError(f"{path}: base leads through more than {MOST_BASES} files; allowed: fewer")
     if resolved in children:
         raise ConfigError(
             f"{path}: base leads back to itself: {' -> '.join(file.name for file in [*children, resolved])}"
@@ -109,10 +118,7 @@ def _read_with_bases(path: Path, children: tuple[Path, ...]) -> Mapping:
 
 def _read_yaml(path: Path) -> Mapping:
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise ConfigError(f"{path}: {size} bytes; a config has at most {LARGEST_FILE}")
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, LARGEST_FILE).decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -125,9 +131,10 @@ def _read_yaml(path: Path) -> Mapping:
 
 def _parse_override(override: str) -> Mapping:
     key, equals, value = override.partition("=")
-    if not equals or not re.fullmatch(r"[a-z_][\w]*(\.[a-z_][\w]*)*", key):
-        raise ConfigError(f"override {override!r}: allowed: key=value or section.key=value")
-    nested = _parse_yaml(value, f"override {override!r}")
+    shown = override if len(override) < 100 else f"{override[:97]}..."
+    if not equals or key.count(".") > MOST_LEVELS or not re.fullmatch(r"[a-z_][\w]*(\.[a-z_][\w]*)*", key):
+        raise ConfigError(f"override {shown!r}: allowed: key=value or section.key=value")
+    nested = _parse_yaml(value, f"override {shown!r}")
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return _expand_kinds(nested)
@@ -153,12 +160,21 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        known = set()
         for key in keys:
             if not isinstance(key, str):
-                raise yaml.YAMLError(f"key {key!r} in line {node.start_mark.line + 1} is no text")
-            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {str(key)[:60]} in line {node.start_mark.line + 1} is no text")
+            if key in known:
                 raise yaml.YAMLError(f"key {key} stands twice, near line {node.start_mark.line + 1}")
+            known.add(key)
         return super().construct_mapping(node, deep)
+
+
+_OPENING = (
+    *(yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken),
+    *(yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken),
+)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -173,6 +189,12 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)$", re.ASCII)
 _REAL = re.compile(
     r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$", re.ASCII
 )
+_PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")  # no bytes, sets or dates, which no key takes
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(_TAG) in _PLAIN
+}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -185,6 +207,18 @@ for _class in (_Loader, _Dumper):
 
 def _parse_yaml(text: str, source: str) -> Any:
     try:
+        _check_levels(text)
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{source}: not the YAML of a config: {error}") from None
+        raise ConfigError(f"{source}: not the YAML of a config: {str(error)[:MOST_PROBLEM]}") from None
+
+
+def _check_levels(text: str) -> None:
+    """Raise `YAMLError` for lists and mappings deep in each other, over which YAML's reader, which looks at
+    all that are open at every word, would take hours.
+    """
+    levels = 0
+    for event in yaml.scan(text):
+        levels += isinstance(event, _OPENING) - isinstance(event, _CLOSING)
+        if levels > MOST_LEVELS:
+            raise yaml.YAMLError(f"more than {MOST_LEVELS} levels in line {event.start_mark.line + 1}")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmoe.untrusted import open_file
+
 from .errors import DataError, missing
-from .ffcv import IMAGE_MODES, IntField, Reader, RGBImageField, imdecode
+from .ffcv import IMAGE_MODES, HeaderType, IntField, Reader, RGBImageField, imdecode
 from .names import read_names
 from .sidecar import read_sidecar
 
+MOST_PIXELS = 2**28  # of an image: 16,384 × 16,384, 0.8 GB in memory
+MOST_CLASSES = 2**20  # of a file without a sidecar
+_LEAST = 8  # bytes that a sample or a field takes at least
 _FIELDS = {"image": RGBImageField, "label": IntField}
 
 
@@ -59,7 +65,11 @@ def open_beton(path: Path, key: str) -> Beton:
         )
     name = f"{key} is '{path}'"
     sidecar = read_sidecar(path)
-    size = path.stat().st_size
+    try:
+        with open_file(path) as file:
+            size = file.seek(0, 2)
+    except OSError as error:
+        raise DataError(f"{name}, which cannot be read: {error.strerror or error}") from error
     if sidecar and size != sidecar.bytes:
         raise DataError(
             f"{name}, which has {size:,} bytes where its sidecar says {sidecar.bytes:,}; it was cut short"
@@ -76,19 +86,22 @@ def open_beton(path: Path, key: str) -> Beton:
     columns = dict(zip(reader.field_names, (reader.metadata[f"f{i}"] for i in range(reader.num_fields)), strict=True))
     labels = columns["label"].astype(np.int64)
     classes = sidecar.classes if sidecar else None
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes) if classes else False))
+    number = len(classes) if classes else MOST_CLASSES
+    wrong = np.flatnonzero((labels < 0) | (labels >= number))
     if wrong.size:
-        allowed = f"0 to {len(classes) - 1}, the classes of its sidecar" if classes else "0 or more"
+        allowed = f"0 to {number - 1}" + (", the classes of its sidecar" if classes else "")
         raise DataError(f"{name}, where image {wrong[0]} has label {labels[wrong[0]]}; allowed: {allowed}")
     image = columns["image"]
+    _check_images(image, reader.alloc_table, name)
     return Beton(path, classes, labels, image["height"].astype(np.int64), image["width"].astype(np.int64))
 
 
 def _read_index(path: Path, name: str, size: int) -> Reader:
     """FFCV's reader, which believes every file, with the checks it leaves out."""
+    _check_header(path, name, size)
     try:
         reader = Reader(str(path))
-    except (AssertionError, AttributeError, IndexError, KeyError, OSError, ValueError) as error:
+    except Exception as error:  # FFCV meets arbitrary bytes and answers with whatever they lead to
         raise DataError(
             f"{name}, which is no .beton file of FFCV, is cut short or cannot be read ({error or 'empty'});"
             " data.loader=folder reads image folders, `vmoe write` makes a .beton file from one"
@@ -103,6 +116,26 @@ def _read_index(path: Path, name: str, size: int) -> Reader:
     if not whole or (table["ptr"] + table["size"]).max(initial=0) > end:
         raise DataError(f"{name}, which is cut short, or was not written to its end; copy or write it again")
     return reader
+
+
+def _check_header(path: Path, name: str, size: int) -> None:
+    """Compare what the header says there is with the size of the file, before FFCV makes room for it."""
+    with open_file(path) as file:
+        header = np.frombuffer(file.read(HeaderType.itemsize), HeaderType.newbyteorder("<"), 1) if size >= 99 else None
+    if header is None or (int(header["num_samples"][0]) + int(header["num_fields"][0])) * _LEAST > size:
+        raise DataError(f"{name}, which is no .beton file of FFCV, or is cut short; copy or write it again")
+
+
+def _check_images(image: NDArray[Any], table: NDArray[Any], name: str) -> None:
+    """Raise `DataError` for images that no file holds: decoding them would take any memory, or end the process."""
+    pixels = image["height"].astype(np.int64) * image["width"]
+    if (wrong := np.flatnonzero((pixels < 1) | (pixels > MOST_PIXELS))).size:
+        height, width = image["height"][wrong[0]], image["width"][wrong[0]]
+        raise DataError(f"{name}, where image {wrong[0]} has {width} × {height} pixels; allowed: 1 to {MOST_PIXELS:,}")
+    if (wrong := np.flatnonzero(~np.isin(image["data_ptr"], table["ptr"]))).size:
+        raise DataError(f"{name}, where image {wrong[0]} lies nowhere in the file; copy or write it again")
+    if (wrong := np.flatnonzero(~np.isin(image["mode"], list(IMAGE_MODES.values())))).size:
+        raise DataError(f"{name}, where image {wrong[0]} is stored in an unknown way; copy or write it again")
 
 
 def read_stored(path: Path, indices: NDArray[np.int64]) -> list[StoredImage]:

@@ -25,8 +25,8 @@ def no_batch(path: Path, seconds: float) -> TimeoutError:
 def no_worker(path: Path, error: Exception) -> DataError:
     """The error for a loader one of whose processes is gone."""
     return DataError(
-        f"a process that read '{path}' is gone: {str(error).splitlines()[0]} The system kills processes where memory runs"
-        " out; allowed: fewer data.workers, or another start"
+        f"a process that read '{path}' is gone: {str(error).splitlines()[0]} The system kills processes where memory"
+        " runs out; allowed: fewer data.workers, or another start"
     )
 
 
@@ -48,7 +48,7 @@ def _nearest(path: Path) -> str:
 def listing(names: list[str], most: int = 5) -> str:
     """The first few of some names, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(f"{name[:60]}…" if len(name) > 60 else name for name in names[:most]) + more
 
 
 def missing_package(

@@ -48,6 +48,7 @@ try:
     from ffcv.loader import Loader as Pipeline
     from ffcv.loader.epoch_iterator import EpochIterator
     from ffcv.reader import Reader as Reader
+    from ffcv.types import HeaderType as HeaderType
 finally:
     numba.typed.Dict = _TypedDict
     torch.set_num_threads(_torch_threads)  # importing FFCV sets them to one

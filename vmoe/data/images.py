@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vmoe.untrusted import open_file, printable
+
 from .errors import DataError, listing, missing
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
 """Those that torchvision's `ImageFolder` takes for images."""
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
+"""What a file may hold, by PIL's names, whatever its suffix says: PIL would run another program for some others."""
 
 _WIDE_MODES = ("I", "F")  # more than 8 bits a channel: converting to RGB would clip without a word
 
@@ -73,17 +78,31 @@ def scan_classes(path: Path, key: str) -> ClassFolders:
 
 
 def files_in(folder: Path) -> tuple[list[str], int]:
-    """Image files in a folder and its folders, in sorted order, and how many other files there are."""
+    """Image files in a folder and its folders, in sorted order, and how many other files there are.
 
-    def refuse(error: OSError) -> None:
-        raise error
-
-    files, ignored = [], 0
-    for parent, _, names in sorted(os.walk(folder, followlinks=True, onerror=refuse)):
+    Links are followed. Raises `OSError` for a folder that cannot be read, and `DataError` where a folder is met a
+    second time, as one that holds itself is: there may be no end of ways to it.
+    """
+    files: list[str] = []
+    ignored = 0
+    met: dict[tuple[int, int], str] = {}
+    left = [str(folder)]
+    while left:
+        parent = left.pop()
+        found = os.stat(parent)
+        before = met.setdefault((found.st_dev, found.st_ino), parent)
+        if before != parent:
+            raise DataError(f"'{_one_line(parent)}' is the same folder as '{_one_line(before)}'; remove the link")
+        with os.scandir(parent) as entries:
+            folders: list[str] = []
+            names: list[str] = []
+            for entry in entries:
+                (folders if entry.is_dir() else names).append(entry.name)
         images = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES]
-        files += [os.path.join(parent, name) for name in sorted(images)]
+        files += [os.path.join(parent, name) for name in images]
         ignored += len(names) - len(images)
-    return files, ignored
+        left += [os.path.join(parent, name) for name in folders]
+    return sorted(files, key=os.path.split), ignored
 
 
 def _no_classes(key: str, path: Path) -> DataError:
@@ -106,14 +125,19 @@ def read_image(file: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            with open_file(file) as content, Image.open(content, formats=FORMATS) as image:
                 if image.mode.startswith(_WIDE_MODES):
                     raise DataError(f"mode {image.mode} has more than 8 bits a channel; convert it to 8 bits")
                 return image.convert("RGB")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(
-            f"'{file}' is not read: it has more pixels than PIL's limit of {Image.MAX_IMAGE_PIXELS:,}"
+            f"'{_one_line(file)}' is not read: it has more pixels than PIL's limit of {Image.MAX_IMAGE_PIXELS:,}"
             " (PIL.Image.MAX_IMAGE_PIXELS), as a decompression bomb would; shrink or remove it"
         ) from error
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise DataError(f"'{file}' cannot be read as an image: {error or type(error).__name__}") from error
+        why = _one_line(str(error) or type(error).__name__)
+        raise DataError(f"'{_one_line(file)}' cannot be read as an image: {why}") from error
+
+
+def _one_line(text: str) -> str:
+    return printable(text).replace("\n", "⟨U+000A⟩")

@@ -10,10 +10,14 @@ import hashlib
 import json
 from pathlib import Path
 
+from vmoe.untrusted import read_file
+
 from .errors import DataError
 from .sidecar import Sidecar
 
 Names = tuple[str, ...]
+
+LARGEST = 2**32  # bytes; ImageNet-21k has 14 million names, half a gigabyte
 
 
 def names_path(path: Path) -> Path:
@@ -41,12 +45,19 @@ def read_names(path: Path, sidecar: Sidecar | None) -> Names | None:
     where = names_path(path)
     again = f"copy it beside '{path}', or write both again with `vmoe write`"
     try:
-        content = where.read_bytes()
+        content = read_file(where, LARGEST)
     except OSError as error:
-        raise DataError(f"'{where}', the file names of '{path}', cannot be read ({error.strerror}): {again}") from error
+        raise DataError(
+            f"'{where}', the file names of '{path}', cannot be read ({error.strerror or error}): {again}"
+        ) from error
     if digest_of(content) != sidecar.files:
         raise DataError(f"'{where}' does not hold the file names of '{path}': its digest is another one; {again}")
-    names = json.loads(content)
+    try:
+        names = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"'{where}', the file names of '{path}', is no JSON ({str(error)[:80]}): {again}") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"'{where}' holds no list of names: {again}")
     if len(names) != sidecar.samples:
         raise DataError(f"'{where}' holds {len(names):,} names of {sidecar.samples:,} images: {again}")
     return tuple(names)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vmoe.untrusted import open_file, read_file
 
 from .errors import DataError
+
+LARGEST = 2**26  # bytes; ImageNet-21k has 22,000 classes, half a megabyte
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,13 +42,20 @@ class Sidecar(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     format: Literal["vmoe.beton/1"] = "vmoe.beton/1"
-    samples: int
-    classes: tuple[str, ...]
-    bytes: int
+    samples: Annotated[int, Field(ge=0, lt=2**63)]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
     sha256: str
     image: Encoding
     source: str
     files: str | None = None
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name, times in Counter(self.classes).items() if times > 1)
+            raise ValueError(f"classes holds {twice[:60]!r} twice")
+        return self
 
 
 def sidecar_path(path: Path) -> Path:
@@ -59,19 +71,28 @@ def parse_sidecar(path: Path, model: type[Model], kind: str, command: str) -> Mo
     """The sidecar of `path`, `kind` that `command` writes; None if it has none. Raises `DataError`, as above."""
     sidecar = sidecar_path(path)
     try:
-        return model.model_validate_json(sidecar.read_bytes())
+        return model.model_validate_json(read_file(sidecar, LARGEST))
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
+        why = _brief(error) if isinstance(error, ValidationError) else error
         raise DataError(
             f"'{sidecar}' is no sidecar of {kind}; write '{path}' again with `{command}`, or, if it comes from"
-            f" elsewhere, remove the sidecar: {error}"
+            f" elsewhere, remove the sidecar: {why}"
         ) from error
+
+
+def _brief(error: ValidationError) -> str:
+    """The first thing that is wrong, in a line."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"]))[:60]
+    given = repr(first["input"])[:60] if key and isinstance(first["input"], str | int | float | None) else ""
+    return " ".join(part for part in (key, f"is {given};" if given else "", first["msg"][:200]) if part)
 
 
 def digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmoe.files import replace_file
+from vmoe.untrusted import open_file
 
 CLASSES = "classes.csv"
 HEADER = ["class", "name", "images", "correct", "accuracy"]
@@ -39,7 +40,7 @@ def save_classes(classes: list[ClassAccuracy], path: Path) -> None:
 
 def read_classes(path: Path) -> tuple[ClassAccuracy, ...]:
     """Read the file. Raises `ValueError` where it is not what `save_classes` writes."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         header, *rows = [*csv.reader(file)] or [[]]
     if header != HEADER:
         raise ValueError(f"{path}: its columns are {', '.join(header)}; allowed: {', '.join(HEADER)}")
@@ -50,7 +51,7 @@ def read_classes(path: Path) -> tuple[ClassAccuracy, ...]:
             one = ClassAccuracy(label, name, int(images), int(correct))
         except ValueError:
             raise ValueError(f"{path}: line {number} is {','.join(row)[:60]}; allowed: {', '.join(HEADER)}") from None
-        if not 0 <= one.correct <= one.images or not one.images:
+        if not 0 <= one.correct <= one.images < 2**53 or not one.images:
             raise ValueError(f"{path}: line {number} has {correct} of {images} images; allowed: 0 to all of 1 or more")
         found.append(one)
     return tuple(found)

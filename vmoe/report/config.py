@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmoe.untrusted import open_file
+
 CONFIG = "config.yaml"
 LONGEST_CONFIG = 50_000  # bytes; a run's own has a few thousand
-MOST_LISTS = 500  # within each other, more take YAML a minute
+MOST_LEVELS = 100  # of lists and mappings in each other; with thousands YAML takes a minute
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,31 @@ class Config:
 def read_config(path: Path, *, typed: bool = True) -> Config:
     """Read a file. typed: values as YAML takes them, else all of them as text. Raises `OSError` alone.
 
-    Longer files, aliases and very many lists, which no run writes, are not read as keys.
+    Longer files, aliases and lists very deep in each other, which no run writes, are not read as keys.
     """
     import yaml
 
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = file.read(LONGEST_CONFIG + 1)
     text = content.decode("utf-8", errors="replace")
     values = None
-    if len(content) <= LONGEST_CONFIG and text.count("[") < MOST_LISTS:
+    if len(content) <= LONGEST_CONFIG:
         try:
-            if not any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.BaseLoader)):
+            if _is_plain(yaml.scan(text)):
                 values = yaml.load(text, yaml.SafeLoader if typed else yaml.BaseLoader)
-        except (yaml.YAMLError, ValueError, RecursionError):
+                str(values)  # an integer may have more digits than Python writes
+        except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
             values = None
     return Config(text, values if isinstance(values, Mapping) else {})
+
+
+def _is_plain(tokens: Iterable[Any]) -> bool:
+    """Whether a file holds no alias, and no lists and mappings very deep in each other."""
+    levels = 0
+    for token in tokens:
+        kind = type(token).__name__
+        levels += kind.endswith(("MappingStartToken", "SequenceStartToken"))
+        levels -= kind.endswith(("MappingEndToken", "SequenceEndToken", "BlockEndToken"))
+        if kind == "AliasToken" or levels > MOST_LEVELS:
+            return False
+    return True

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vmoe.report.reader import Reader
+from vmoe.report.reader import MOST, Reader
+from vmoe.untrusted import read_file
 
 METRICS = "metrics.jsonl"
+LARGEST = 2**29  # bytes; 100,000 lines of 12 layers with 64 experts have 0.4 billion
+MOST_NAMES = 500  # of values, and of layers, in a line
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Metrics:
 def read_metrics(path: Path) -> Metrics:
     """Read the file. What is missing or damaged is left out and said so under `problems`; nothing is raised."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_file(path, LARGEST).decode("utf-8", errors="replace").split("\n")
     except OSError as error:
         return Metrics(problems=(f"{path} cannot be read: {error.strerror or error}",))
     found: dict[str, dict[int, Moment]] = {"train": {}, "evaluation": {}}
@@ -92,6 +95,11 @@ def read_metrics(path: Path) -> Metrics:
 
 def _moment(reader: Reader) -> Moment:
     content = reader.mapping
+    for part in (content, content.get("layers"), content.get("routing"), content.get("changed")):
+        if isinstance(part, Mapping) and len(part) > MOST_NAMES:
+            raise ValueError(f"{reader.where}: it has {len(part):,} names; allowed: {MOST_NAMES}")
+    if not 0 <= reader.integer("step") < 2**53:
+        raise ValueError(f"{reader.where}: step is {reader.integer('step'):g}; allowed: 0 to 2^53")
     routing = reader.inner("routing").mapping if content.get("routing") else {}
     named = {**content, **{f"routing.{key}": value for key, value in routing.items()}}
     values = {key: float(value) for key, value in named.items() if _is_finite(value) and key not in ("step", "epoch")}
@@ -111,4 +119,4 @@ def _served(reader: Reader) -> Served:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST

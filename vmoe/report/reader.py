@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from vmoe.untrusted import read_file
+
+MOST = 1e30  # of any number; more than anybody counts, and plots and products of it are still numbers
+MOST_NUMBERS = 20_000  # in a list: one an expert
+LONGEST = 10_000  # characters
+
+
+def read_json(path: Path, most: int = 2**27) -> Any:
+    """The content of a JSON file of so many bytes at most. Raises `OSError`, or `ValueError` where it is none."""
+    try:
+        return json.loads(read_file(path, most))
+    except RecursionError:
+        raise ValueError("its lists and mappings are too deep in each other") from None
 
 
 class Reader:
@@ -25,15 +41,24 @@ class Reader:
 
     def text(self, key: str) -> str:
         value = self.value(key)
-        return value if isinstance(value, str) else self._refuse(key, "a string")
+        is_one = isinstance(value, str) and len(value) <= LONGEST
+        return value if is_one else self._refuse(key, f"a string of {LONGEST:,} characters at most")
+
+    def plain(self, key: str) -> Any:
+        """Anything that can be shown in a few lines."""
+        value = self.value(key)
+        return value if len(_brief(value, LONGEST)) < LONGEST else self._refuse(key, "something short")
 
     def number(self, key: str) -> float:
         value = self.value(key)
-        return float(value) if _is_number(value) else self._refuse(key, "a number")
+        return (
+            float(value) if _is_number(value) and not MOST <= abs(value) < math.inf else self._refuse(key, "a number")
+        )
 
     def integer(self, key: str) -> int:
         value = self.value(key)
-        return value if _is_number(value) and isinstance(value, int) else self._refuse(key, "a whole number")
+        is_one = _is_number(value) and isinstance(value, int) and abs(value) < MOST
+        return value if is_one else self._refuse(key, "a whole number")
 
     def optional_number(self, key: str) -> float | None:
         return None if self.value(key) is None else self.number(key)
@@ -43,8 +68,9 @@ class Reader:
 
     def numbers(self, key: str) -> list[float]:
         value = self.value(key)
-        valid = isinstance(value, list | tuple) and all(_is_number(item) and math.isfinite(item) for item in value)
-        return list(value) if valid else self._refuse(key, "a list of finite numbers")
+        is_list = isinstance(value, list | tuple) and len(value) <= MOST_NUMBERS
+        valid = is_list and all(_is_number(item) and abs(item) < MOST for item in value)
+        return list(value) if valid else self._refuse(key, f"a list of {MOST_NUMBERS:,} finite numbers at most")
 
     def inner(self, key: str) -> Reader:
         return Reader(self.value(key), f"{self.where}: {key}")
@@ -63,6 +89,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _brief(value: object, longest: int = 60) -> str:
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # lists deep in each other, an integer of thousands of digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

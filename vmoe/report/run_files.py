@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from vmoe.report.classes import CLASSES, ClassAccuracy, read_classes
 from vmoe.report.config import CONFIG, Config, read_config
 from vmoe.report.counts import COUNTS, Counts, LayerCounts, read_counts
 from vmoe.report.metrics import METRICS, Metrics, read_metrics
+from vmoe.report.reader import read_json
 from vmoe.report.routing_maps import ROUTING_MAPS, ImageRouting, read_routing_maps
 from vmoe.report.runs import RESULT, Run, read_run
 from vmoe.report.tasks import TASKS, Task
@@ -146,7 +146,7 @@ def _remedy(folder: Path, home: Path) -> str:
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, Mapping):
         raise ValueError("it holds no keys")
     return content

@@ -8,13 +8,12 @@ beside its other keys); further keys are ignored.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vmoe.report.reader import Reader
+from vmoe.report.reader import Reader, read_json
 from vmoe.report.tasks import Task, task_named
 
 RESULT = "result.json"
@@ -99,12 +98,14 @@ def read_run(folder: str | Path) -> Run:
     file = folder / RESULT
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder; name the `output` folder of a run")
-    if not file.is_file():
+    if not file.exists():
         checkpoint = folder / "checkpoints" / "last.pt"
         remedy = f"evaluate it: vmoe eval {checkpoint}" if checkpoint.exists() else "is it the folder of a run?"
         raise FileNotFoundError(f"{folder} has no {RESULT}; {remedy}")
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = read_json(file)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # not JSON, or not even UTF-8
         raise ValueError(f"{file} is not valid JSON ({error}); evaluate the run again with vmoe eval") from error
     return parse_result(result, folder)
@@ -133,7 +134,7 @@ def take_run(reader: Reader, folder: Path) -> Run:
         train_flops=reader.optional_number("train_flops"),
         steps=reader.optional_integer("steps"),
         seed=reader.optional_integer("seed"),
-        data=reader.value("data"),
+        data=reader.plain("data"),
         routing=_routing(reader.inner("routing")),
     )
 

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from vmoe.cli.stored import read_stored
 from vmoe.cli.subject import run_of
 from vmoe.config import override_config
-from vmoe.train.checkpoint import read_checkpoint
 
 from .images import inspect_images
 from .inspected import Inspected
@@ -22,7 +22,7 @@ INSPECTORS: dict[str, Callable[[Inspected, argparse.Namespace], Path]] = {
 
 def run(options: argparse.Namespace) -> None:
     path = Path(options.checkpoint)
-    stored = read_checkpoint(path)
+    stored = read_stored(path)
     config = override_config(stored["config"], [], str(path))
     page = Path(options.output) if options.output else run_of(path) / "inspect" / f"{path.stem}.html"
     print(INSPECTORS[config.task](Inspected(path, stored, config, page), options))

@@ -17,9 +17,11 @@ from vmoe.data.tokens import Tokenizer, open_tokenizer
 from vmoe.data.tokens.windows import EvaluationWindows
 from vmoe.moe import moe_layers, record
 from vmoe.report.token_page import TokenLayer, TokenRouting, save_token_page
+from vmoe.untrusted import NotAFileError, read_file
 
 from .inspected import Inspected
 
+LARGEST_FILE = 2**22  # bytes
 LARGEST_TEXT = 20_000  # tokens: a page with more is slow to open
 BATCH = 4  # windows of a forward
 
@@ -48,10 +50,12 @@ def read_text(given: str) -> str:
     """
     try:
         if Path(given).is_file():
-            return Path(given).read_text(encoding="utf-8")
+            return read_file(given, LARGEST_FILE).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"--text is '{given}', which is not UTF-8: {error}") from None
-    except OSError:  # a text too long for a name
+    except NotAFileError as error:
+        raise ConfigError(f"--text: {error}") from None
+    except (OSError, ValueError):  # a text too long for a name, or with characters that none has
         return given
     if Path(given).suffix and " " not in given:
         raise ConfigError(f"--text is '{given}', and there is no such file; allowed: a text file, or the text itself")

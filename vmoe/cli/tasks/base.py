@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from vmoe import __version__
 from vmoe.api import load_weights
 from vmoe.backbones import backbone_of_name
-from vmoe.config import ConfigError, RunConfig, parse_moe
+from vmoe.backbones.size import MOST_TENSORS, check_arguments, check_size, memory
+from vmoe.config import ConfigError, RunConfig, parse_moe, validate
 from vmoe.moe import MoESpec
 from vmoe.report.routing_maps import ImageRouting
-from vmoe.train.checkpoint import FORMAT, counting_weights, read_checkpoint
+from vmoe.train.checkpoint import FORMAT, counting_weights
 from vmoe.train.distributed import Processes
 from vmoe.train.loaders import Loader
 from vmoe.train.probe import Probe
@@ -54,9 +55,8 @@ class Start:
     weights: dict[str, Tensor]
 
     @classmethod
-    def read(cls, path: str) -> Start:
-        """Read a checkpoint. Raises `FileNotFoundError` and `ValueError` as `read_checkpoint` does."""
-        stored = read_checkpoint(path)
+    def of(cls, stored: dict[str, Any], path: str) -> Start:
+        """Of a checkpoint that has been read."""
         model = stored["model"]
         moe = parse_moe(model["moe"])
         return cls(path, model["name"], model["kwargs"], moe, stored["data"], counting_weights(stored))
@@ -70,10 +70,12 @@ class Start:
 class Assembly(ABC, Generic[Config]):
     """Makes of one config what the commands work with.
 
+    ENTRY: the schema of what a checkpoint says of its data.
     IN_ANY_WEIGHTS: arguments of the model that do not decide whether weights fit it. SAME_HOST: what of a config does,
     for errors. PIPELINE: what the Hugging Face hub calls the task.
     """
 
+    ENTRY: ClassVar[type]
     IN_ANY_WEIGHTS: ClassVar[frozenset[str]]
     SAME_HOST: ClassVar[str]
     PIPELINE: ClassVar[str]
@@ -155,6 +157,27 @@ class Assembly(ABC, Generic[Config]):
     def overrides_for(path: str) -> list[str]:
         """The keys that put other data in the place of data.val."""
 
+    def check_stored(self, model: dict[str, Any], data: Any, path: str) -> None:
+        """Raise `ConfigError` where a checkpoint's model is not that of its own config, which this is, and its data."""
+        entry: Any = validate(self.ENTRY, data, f"{path}: data")
+        config, there = self.config, {**model["kwargs"]}
+        here = self.model_arguments(entry.model_dump())
+        keys = [key for key in {**here, **there} if key not in self.IN_ANY_WEIGHTS and here.get(key) != there.get(key)]
+        listed = [f"model.kwargs.{key} is {there.get(key)!r}, and {here.get(key)!r} by its config" for key in keys]
+        if model["name"] != config.model.name:
+            listed.insert(0, f"model.name is {model['name']!r}, and {config.model.name!r} by its config")
+        settings = config.data.model_dump(mode="json")
+        for key in (key for key, value in entry.model_dump().items() if key in settings and value != settings[key]):
+            listed.append(f"data.{key} is another than that of its config")
+        try:
+            moe = parse_moe(model["moe"])
+        except ValueError as error:
+            raise ConfigError(f"{path}: model.{error}") from None
+        if moe != config.moe:
+            listed.append("model.moe is another than that of its config")
+        if listed:
+            raise ConfigError(f"{path}: what it says of its model does not go together: {'; '.join(listed)[:500]}")
+
     @property
     def backbone(self) -> ModuleType:
         """The adapter of the model's library."""
@@ -186,8 +209,28 @@ class Assembly(ABC, Generic[Config]):
             model = load_weights(add_moe(host, moe, weights_follow=True), start.weights, start.path)
         return model
 
+    def check_size(self, entry: Entry, moe: MoESpec) -> None:
+        """Raise `ConfigError` where the weights of the config's model alone take more memory than this machine has."""
+        name, arguments, most = self.config.model.name, self.model_arguments(entry), memory()
+        check_arguments(self.config.model.kwargs, "model.kwargs")
+
+        def refuse() -> ConfigError:
+            return ConfigError(
+                f"the model is too large: its weights take more than the {most / 2**30:,.0f} GiB of memory that this"
+                f" machine has, or are more than {MOST_TENSORS:,}; allowed: a smaller one, by model.name, model.kwargs,"
+                " moe.num_experts, moe.experts.hidden"
+            )
+
+        def build() -> nn.Module:
+            host = self.backbone.create_host(name, pretrained=False, **arguments)
+            model: nn.Module = self.backbone.add_moe(host, moe, weights_follow=True)
+            return model
+
+        check_size(build, most // 4, refuse)
+
     def build_host(self, entry: Entry, start: Start | None = None) -> nn.Module:
         """The dense model that MoE layers are put into, with the weights that are for it."""
+        self.check_size(entry, self.config.moe)
         if start is not None:
             self.check_entry(start, entry)
         model = self.config.model

@@ -13,6 +13,7 @@ from torch import nn
 from vmoe.backbones.grid import token_grid
 from vmoe.backbones.timm import architecture
 from vmoe.config import DIGITS, ConfigError, ImageRunConfig, RunConfig
+from vmoe.config.schema import ImageEntry
 from vmoe.data import Augmentation, Loader, Normalize, make_augmentation, open_evaluation, open_loaders
 from vmoe.data.sizes import Sizes
 from vmoe.report.routing_maps import ImageRouting, keep
@@ -32,6 +33,7 @@ SHOWN_IMAGES = 24  # of the probe, on the page of a run
 
 
 class ImageAssembly(Assembly[ImageRunConfig]):
+    ENTRY = ImageEntry
     IN_ANY_WEIGHTS = frozenset({"drop_path_rate", "drop_path_uniform", "dynamic_img_size"})
     PIPELINE = "image-classification"
     SAME_HOST = "the same model.name, model.kwargs and image size; model.drop_path_rate may differ"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from vmoe.config import ConfigError, RunConfig, TextRunConfig
+from vmoe.config.schema import TextEntry
 from vmoe.data.tokens import (
     Description,
     TokenLoader,
@@ -27,6 +28,7 @@ from .judging import Judge, Judging
 
 
 class TextAssembly(Assembly[TextRunConfig]):
+    ENTRY = TextEntry
     IN_ANY_WEIGHTS = frozenset({"dropout"})
     PIPELINE = "text-generation"
     SAME_HOST = "the same model.name, model.kwargs, vocabulary, bias and data.block_size; model.dropout may differ"

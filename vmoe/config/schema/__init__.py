@@ -4,6 +4,7 @@ from .images import (
     DIGITS,
     AugmentConfig,
     ImageDataConfig,
+    ImageEntry,
     ImageRunConfig,
     ImageTrainConfig,
     ProgressiveConfig,
@@ -11,7 +12,7 @@ from .images import (
 )
 from .parallel import ParallelConfig
 from .run import CheckpointConfig, DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
-from .text import PYTHON, Gpt2Config, TextDataConfig, TextRunConfig
+from .text import PYTHON, Gpt2Config, TextDataConfig, TextEntry, TextRunConfig
 
 # What a run's `task` may be, and the schema that goes with it; a config without one is about images.
 TASKS: dict[str, type[RunConfig]] = {"images": ImageRunConfig, "text": TextRunConfig}
@@ -27,6 +28,7 @@ __all__ = [
     "DataConfig",
     "Gpt2Config",
     "ImageDataConfig",
+    "ImageEntry",
     "ImageRunConfig",
     "ImageTrainConfig",
     "ModelConfig",
@@ -36,6 +38,7 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "TextDataConfig",
+    "TextEntry",
     "TextRunConfig",
     "TimmConfig",
     "TrainConfig",

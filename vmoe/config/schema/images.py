@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +11,9 @@ from .base import Count, NonNegative, Positive, Probability, Section, Triple
 from .run import DataConfig, ModelConfig, RunConfig, TrainConfig
 
 DIGITS = "digits"  # in place of a path: the data set that comes with vmoe (vmoe.data.digits)
+
+
+Side = Annotated[int, Field(ge=1, le=4096)]  # pixels
 
 
 class TimmConfig(ModelConfig):
@@ -57,20 +61,20 @@ class ImageDataConfig(DataConfig):
     """
 
     loader: Literal["ffcv", "folder"] = "ffcv"
-    image_size: Count = 224
+    image_size: Side = 224
     batch_size: Count = 1024
     eval_batch_size: Count = 256
-    workers: Annotated[int, Field(ge=1)] | None = None
+    workers: Annotated[int, Field(ge=1, le=512)] | None = None
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: Probability = 0.5
     repeats: Count = 1
     progressive: ProgressiveConfig | None = None
-    eval_crop: Annotated[float, Field(gt=0, le=1)] = 224 / 256
+    eval_crop: Annotated[float, Field(ge=0.1, le=1)] = 224 / 256
     eval_interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
-    timeout: Positive = 300.0
+    timeout: Annotated[float, Field(gt=0, le=1e6)] = 300.0
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -122,6 +126,22 @@ class ImageTrainConfig(TrainConfig):
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     channels_last: bool = False
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class ImageEntry(Section):
+    """What a checkpoint says of its data. classes: their names. The rest: as in the run's `data`."""
+
+    classes: Annotated[list[str], Field(min_length=1)]
+    image_size: Side
+    eval_crop: Annotated[float, Field(ge=0.1, le=1)]
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if twice := [name for name, times in Counter(self.classes).items() if times > 1]:
+            raise ValueError(f"classes holds {twice[0][:60]!r} more than once; allowed: each name once")
+        return self
 
 
 class ImageRunConfig(RunConfig):

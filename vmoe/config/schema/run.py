@@ -81,7 +81,7 @@ class ScheduleConfig(Section):
     max_steps ends a trial early, somewhere on the curve.
     """
 
-    epochs: Count = 300
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     warmup_epochs: NonNegative = 5.0
     steps: Count | None = None
     warmup_steps: Annotated[int, Field(ge=0)] | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .base import Count, Probability
+from .base import Count, Probability, Section
 from .run import DataConfig, ModelConfig, RunConfig, TrainConfig
 
 PYTHON = "python"  # in place of a path: the sources of the Python that runs vmoe (vmoe.data.tokens.python_sources)
@@ -55,6 +55,14 @@ class TextTrainConfig(TrainConfig):
     """As for every run; a sample is a sequence, so fewer of them are probed."""
 
     probe_samples: Annotated[int, Field(ge=0)] = 16
+
+
+class TextEntry(Section):
+    """What a checkpoint says of its data. tokenizer: `Tokenizer.describe`'s words. block_size: as in `data`."""
+
+    tokenizer: dict[str, str | None]
+    vocab_size: Count
+    block_size: Count
 
 
 class TextRunConfig(RunConfig):

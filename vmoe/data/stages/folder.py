@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vmoe.config.schema import ImageDataConfig
+from vmoe.untrusted import open_file
 
 from ..folder import FolderLoader, transform_of
 from ..images import read_image
@@ -26,7 +27,8 @@ def folder_stages(loader: FolderLoader, data: ImageDataConfig, images: int) -> S
 
     def read() -> None:
         for index in next(fresh).tolist():
-            Path(files[index]).read_bytes()
+            with open_file(files[index]) as file:
+                file.read()
 
     def decode() -> None:
         for file in chosen:

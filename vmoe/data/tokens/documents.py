@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from vmoe.config.schema import PYTHON
+from vmoe.untrusted import open_file
 
 from ..errors import DataError, missing, missing_package
 from .pieces import read_pieces
@@ -52,7 +53,7 @@ class FilePart:
 
     def read(self) -> Text:
         """Raises `DataError`: the file is another than when it was checked."""
-        with self.path.open("rb") as file:
+        with open_file(self.path) as file:
             file.seek(self.start)
             content = file.read(self.size)
         try:
@@ -84,7 +85,7 @@ def check_file(path: Path) -> list[FilePart]:
     sizes: list[int] = []
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             for piece in read_pieces(file):
                 piece.decode()
                 digest.update(piece)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vmoe.untrusted import open_file
+
 from ..errors import DataError, missing
 from ..sidecar import sidecar_path
 from .gpt2_vocabulary import DESCRIPTION as GPT2
@@ -60,6 +62,11 @@ def open_tokens(path: Path, key: str) -> TokenFile:
         raise missing(key, path, "a token file (`vmoe tokens` writes one), or python")
     if path.is_dir():
         raise DataError(f"{name}, a folder; allowed: a token file, which `vmoe tokens '{path}' X.tokens` makes of text")
+    try:
+        with open_file(path) as file:
+            size = file.seek(0, 2)
+    except OSError as error:
+        raise DataError(f"{name}, which cannot be read: {error.strerror or error}") from error
     sidecar = read_token_sidecar(path)
     if sidecar is None and path.suffix != NANOGPT:
         if path.suffix == TOKENS:
@@ -69,7 +76,6 @@ def open_tokens(path: Path, key: str) -> TokenFile:
             )
         raise DataError(f"{name}, which is no token file; `vmoe tokens '{path}' X.tokens` makes one of text")
     dtype = stored(sidecar.dtype if sidecar else "uint16")
-    size = path.stat().st_size
     if sidecar and (size != sidecar.bytes or size != sidecar.tokens * dtype.itemsize):
         raise DataError(
             f"{name}, which has {size:,} bytes where its sidecar says {sidecar.bytes:,} ({sidecar.tokens:,} tokens of"

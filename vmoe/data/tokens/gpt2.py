@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vmoe.untrusted import read_file
+
 from ..errors import DataError, missing, missing_package
 from . import gpt2_vocabulary
 from .pieces import WHITESPACE
@@ -19,6 +21,7 @@ from .tokenizer import END_OF_TEXT, UNKNOWN, Description, Tokenizer
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
+LARGEST_FILE = 2**24  # bytes; the two files have 1.5 million together
 _LONG_RUN = 100_000  # characters; tiktoken fails at a million
 _LONG_RUNS = re.compile(rf"(?<![{WHITESPACE}])[{WHITESPACE}]{{{_LONG_RUN},}}")
 _PROBE = 64  # a long run holds such a piece at each half of its length
@@ -111,7 +114,7 @@ def _read(folder: Path) -> dict[str, bytes]:
         path = folder / name
         if not path.is_file():
             raise missing("the vocabulary's file", path, f"a folder that holds {_FILES} of GPT-2")
-        contents[name] = path.read_bytes()
+        contents[name] = read_file(path, LARGEST_FILE)
         found = hashlib.sha256(contents[name]).hexdigest()
         if found != sha256:
             raise DataError(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..sidecar import parse_sidecar
 from .tokenizer import Description
 
-Natural = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class TokenSidecar(BaseModel):
@@ -29,13 +29,21 @@ class TokenSidecar(BaseModel):
     dtype: Literal["uint16", "uint32"]
     bytes: Natural
     sha256: str
-    vocab_size: Annotated[int, Field(ge=1)]
+    vocab_size: Annotated[int, Field(ge=1, le=2**32)]
     end_of_text: Natural
     tokenizer: Description
     documents: Natural
-    text_bytes: Natural
+    text_bytes: Annotated[int, Field(ge=1, lt=2**63)]
     words: Natural
     source: str
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.end_of_text >= self.vocab_size:
+            raise ValueError(f"end_of_text is {self.end_of_text}; allowed: less than vocab_size, {self.vocab_size}")
+        if self.words > self.text_bytes:
+            raise ValueError(f"words is {self.words}; allowed: at most text_bytes, {self.text_bytes}")
+        return self
 
 
 def read_token_sidecar(path: Path) -> TokenSidecar | None:

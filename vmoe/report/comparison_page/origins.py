@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from vmoe.report.columns import MISSING
+from vmoe.report.reader import read_json
 from vmoe.report.run_files import ENVIRONMENT, home_of
 from vmoe.report.runs import Run
 from vmoe.report.seeds import Rows
@@ -51,8 +51,8 @@ def mixed(rows: Rows) -> tuple[str, ...]:
 def _environment(run: Run) -> Mapping[str, object]:
     path: Path = home_of(run.folder) / ENVIRONMENT
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -13,6 +13,7 @@ from .routing import Favourites, ImageRouting, MapLayer
 
 ROUTING_MAPS = "routing_maps.npz"
 FORMAT = 1
+MOST_PIXELS = 2**27  # bytes of images; a run has 24 of them
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -40,6 +41,8 @@ def save_routing_maps(routing: ImageRouting, path: Path) -> Path:
 def read_routing_maps(path: Path) -> ImageRouting:
     """Read the file. Raises `FileNotFoundError`, or `ValueError` where it is not what `save_routing_maps` writes."""
     arrays = read_arrays(path, FORMAT)
+    if "images" in arrays and arrays["images"].nbytes > MOST_PIXELS:
+        raise ValueError(f"{path} holds images of {arrays['images'].nbytes:,} bytes; allowed: {MOST_PIXELS:,}")
     try:
         layers = []
         for number, name in enumerate(arrays["layers"].tolist()):

@@ -12,7 +12,9 @@ import torch
 
 from vmoe.files import replacing
 
+from .archive import check_archive
 from .contents import ADDED, FORMAT, KEYS, digest_of, plain
+from .limits import check_contents
 from .migrations import MIGRATIONS
 
 
@@ -64,8 +66,9 @@ class _Watched:
 
 def read_file(path: Path) -> dict[str, Any]:
     """The dictionary of a checkpoint file, as `read_checkpoint` gives it and with its errors."""
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; a run keeps them as RUN/checkpoints/last.pt and best.pt")
+    check_archive(path)
     contents = load_plain(path)
     if not isinstance(contents, dict) or "format" not in contents:
         raise ValueError(f"{path}: no checkpoint of vmoe (a dense timm checkpoint is loaded by timm, then upcycled)")
@@ -88,6 +91,11 @@ def checked(name: str | Path, contents: dict[str, Any], *, sharing: bool = True)
     needed = KEYS if written == 1 else KEYS | ADDED
     if missing := needed - set(contents):
         raise ValueError(f"{name}: damaged, it lacks {', '.join(sorted(missing))}")
+    if unknown := set(contents) - KEYS - ADDED:
+        raise ValueError(
+            f"{name}: damaged, it holds {', '.join(sorted(map(repr, unknown)))[:200]}, which is no part of it"
+        )
+    check_contents(contents, name)  # before anything that takes long where there is too much of it
     if written > 1:
         check_digest(name, contents, sharing=sharing)
     for number in range(written, FORMAT):
