@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -109,16 +110,22 @@ def test_every_layout_loads_in_every_other_on_four_processes(world, gate):
     }
     folder = Path(gate)
     assert vmoe(*run, f"output={folder}/whole").status == 0
-    pairs = [(one, other) for one in layouts for other in layouts if one != other]
-    ports = iter(free_ports(2 * len(pairs)))
-    legs = []
-    for one, other in pairs:
-        output = f"output={folder}/{one} to {other}"
-        legs.append((next(ports), (*run, output, "schedule.max_steps=2", *layouts[one])))
-        legs.append((next(ports), (*run, output, *layouts[other])))
-    together(4, Path("legs"), run_legs, legs)
-    for one, other in pairs:
-        assert_same_run(folder / f"{one} to {other}", folder / "whole", 4)
+    first = [
+        (port, (*run, f"output={folder}/{name}", "schedule.max_steps=2", *overrides))
+        for port, (name, overrides) in zip(free_ports(len(layouts)), layouts.items(), strict=True)
+    ]
+    together(4, Path("legs"), run_legs, first)
+    for one in layouts:
+        others = {f"{folder}/{one} to {other}": layouts[other] for other in layouts if other != one}
+        for output in others:
+            shutil.copytree(folder / one, output)
+        second = [
+            (port, (*run, f"output={output}", *overrides))
+            for port, (output, overrides) in zip(free_ports(len(others)), others.items(), strict=True)
+        ]
+        together(4, Path("legs"), run_legs, second)
+        for output in others:
+            assert_same_run(output, folder / "whole", 4)
 
 
 # --- configs ---------------------------------------------------------------------------------------------
