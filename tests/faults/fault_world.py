@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
-import torch
 from bombs import TIME_OF_FAULT, Bomb
 
 TESTS = Path(__file__).resolve().parents[1]
-if str(TESTS / "cli") not in sys.path:  # also where no pytest has put it there
-    sys.path.insert(0, str(TESTS / "cli"))
+sys.path += [str(TESTS), str(TESTS / "cli")]  # for scripts too
 
-from processes import PRELOADED  # noqa: E402
+from together import Running, begin  # noqa: E402
 from world import make_images  # noqa: E402
 
 LIMIT = 120.0  # seconds for a run
@@ -91,14 +84,14 @@ class Ended:
         return (errors or lines or [""])[-1]
 
 
-def wait_for_all(processes: Sequence[BaseProcess], limit: float) -> float:
+def wait_for_all(running: Running, limit: float) -> float:
     """Until all have ended, for so many seconds at most; when the last one ended that did."""
-    deadline, ended, running = time.monotonic() + limit, time.time(), list(processes)
-    while running and time.monotonic() < deadline:
-        wait([process.sentinel for process in running], deadline - time.monotonic())
-        left = [process for process in running if process.is_alive()]
-        if len(left) < len(running):
-            ended, running = time.time(), left
+    deadline, ended, left = time.monotonic() + limit, time.time(), list(running.processes)
+    while left and time.monotonic() < deadline:
+        wait([process.sentinel for process in left], deadline - time.monotonic())
+        still = [process for process in left if process.is_alive()]
+        if len(still) < len(left):
+            ended, left = time.time(), still
     return ended
 
 
@@ -113,76 +106,29 @@ def run(
 
     limit: seconds after which what still runs is killed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    here = Path.cwd()
-    fault = here / TIME_OF_FAULT
+    fault = Path.cwd() / TIME_OF_FAULT
     fault.unlink(missing_ok=True)
-    logs = [here / f"process{rank}.log" for rank in range(processes)]
-    running = [
-        context.Process(
-            target=one_process,
-            args=(
-                rank,
-                processes,
-                port,
-                arguments,
-                str(here),
-                str(logs[rank]),
-                (bombs or {}).get(rank),
-                environment or {},
-            ),
-        )
-        for rank in range(processes)
-    ]
-    for process in running:
-        process.start()
+    given = (arguments, dict(bombs or {}), dict(environment or {}))
+    running = begin(processes, Path.cwd() / "processes", command, *given)
     ended = wait_for_all(running, limit)
-    statuses = tuple(process.exitcode for process in running)
-    for process in running:
+    statuses = tuple(process.exitcode for process in running.processes)
+    for process in running.processes:
         process.kill()
         process.join()
     since = ended - float(fault.read_text()) if fault.exists() else None
-    return Ended(statuses, tuple(log.read_text(errors="replace") if log.exists() else "" for log in logs), since)
+    return Ended(statuses, tuple(running.told()), since)
 
 
-def one_process(
-    rank: int,
-    world: int,
-    port: int,
-    arguments: tuple[str, ...],
-    folder: str,
-    log: str,
-    bomb: Bomb | None,
-    environment: Mapping[str, str],
-) -> None:
-    """The environment that torchrun sets, the bomb, and the command."""
-    os.chdir(folder)
-    multiprocessing.set_start_method("fork", force=True)  # for the loaders' workers, as in a process of its own
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    torch.set_num_threads(1)
-    os.environ |= environment
-    if world > 1:
-        os.environ |= {
-            **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)},
-            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-        }
+def command(arguments: tuple[str, ...], bombs: dict[int, Bomb], environment: dict[str, str]) -> int:
+    """In a process: its bomb, and the command."""
     from vmoe.cli import main
 
-    with open(log, "w", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        os.dup2(file.fileno(), 2)  # what is written past Python's sys.stderr, too
-        try:
-            if bomb is not None:
-                bomb.arm()
-            status: Any = main(list(arguments))
-        except SystemExit as exit_:
-            status = exit_.code
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            status = 1
-    sys.exit(status)
+    rank = int(os.environ["RANK"])
+    if os.environ["WORLD_SIZE"] == "1":  # a process alone is started without torchrun
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+            del os.environ[name]
+    os.environ |= environment
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if rank in bombs:
+        bombs[rank].arm()
+    return main(list(arguments))

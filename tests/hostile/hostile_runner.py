@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import pytest
 from hostile_case import CANARY, MIB, Hostile
-from processes import PRELOADED
+from together import PRELOADED
 
 MEMORY = 4096 * MIB  # above what the process has when it begins
 IMPORTS = 240  # seconds that the first process may have to wait for them
