@@ -45,7 +45,7 @@ UNKNOWN_KEYS = [
     ("moe.experts.rank=8", ["moe.experts.rank is not a known key"]),
     ("moe.gate={kind: routing_free, tau: 1}", ["moe.gate.tau is not a known key", "target_density, temperature"]),
     ("base=x.yaml", ["base is not a known key"]),
-    ("zzz=1", ["zzz is not a known key (known: augment, data,"]),
+    ("zzz=1", ["zzz is not a known key (known: augment, checkpoint, data,"]),
 ]
 WRONG_TYPES = [
     ("seed=true", ["seed is True; allowed: a valid integer"]),

@@ -279,7 +279,7 @@ def test_bases_that_lead_nowhere(write, files, message):
         ("a: 1\n---\nb: 2\n", "not the YAML of a config"),
         ("\x00", "not the YAML of a config"),
         ("a: " + "[" * 1500, "not the YAML of a config"),
-        ("x: " + "a" * 2**20, "a config has at most 1048576"),
+        ("x: " + "a" * 2**17, "has more than 131,072 bytes; allowed: at most so many"),
     ],
 )
 def test_what_is_not_the_yaml_of_a_config(write, text, message):

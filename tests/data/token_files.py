@@ -29,7 +29,7 @@ def write_ids(path: Path, ids: NDArray[np.int64], **changes: Any) -> Path:
         "end_of_text": 256,
         "tokenizer": {"kind": "bytes"},
         "documents": 1,
-        "text_bytes": len(ids),
+        "text_bytes": max(1, len(ids)),
         "words": 1,
         "source": "ids",
     }

@@ -41,7 +41,8 @@ def save_routing_maps(routing: ImageRouting, path: Path) -> Path:
 def read_routing_maps(path: Path) -> ImageRouting:
     """Read the file. Raises `FileNotFoundError`, or `ValueError` where it is not what `save_routing_maps` writes."""
     arrays = read_arrays(path, FORMAT)
-    if "images" in arrays and arrays["images"].nbytes > MOST_PIXELS:
+    pixels = arrays.get("images")
+    if pixels is not None and pixels.nbytes > MOST_PIXELS:
         raise ValueError(f"{path} holds images of {arrays['images'].nbytes:,} bytes; allowed: {MOST_PIXELS:,}")
     try:
         layers = []
