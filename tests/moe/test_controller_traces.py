@@ -12,8 +12,8 @@ from itertools import pairwise
 import pytest
 import torch
 from small_moe import DIM, balance_of, build, tokens
-from torch.distributed import destroy_process_group, init_process_group
-from torch.multiprocessing import spawn
+from together import together
+from torch.distributed import destroy_process_group, get_rank, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from vmoe.moe import MoESpec, Relu, RoutingFree, balance_for, record
@@ -127,9 +127,9 @@ def test_a_checkpoint_in_the_middle(case, whole):
     assert before + second.run(range(STEPS // 2, STEPS), micro_batches=1) == whole
 
 
-def run_process(rank, folder):
-    torch.set_num_threads(1)
-    init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def run_process(folder):
+    init_process_group("gloo")
+    rank = get_rank()
     traces = {case: create(case).run(range(STEPS), micro_batches=2, rank=rank, world=2) for case in CASES}
     torch.save(traces, f"{folder}/traces{rank}.pt")
     destroy_process_group()
@@ -138,7 +138,7 @@ def run_process(rank, folder):
 @pytest.fixture(scope="module")
 def of_two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    spawn(run_process, (str(folder),), nprocs=2)
+    together(2, folder, run_process, str(folder))
     return [torch.load(folder / f"traces{rank}.pt") for rank in range(2)]
 
 
