@@ -51,7 +51,7 @@ def fit(state: TrainState, parts: Parts) -> Evaluation:
             evaluation = evaluate_and_compare(state, parts, meter)
         if state.step >= parts.last_step:
             parts.folder.checkpoints.wait()
-            return evaluation or evaluate_now(state, parts)
+            return evaluation or evaluate_again(state, parts)
         try:
             train_until(parts.next_stop(state.step, state.position), state, parts, network, meter)
         except StoppedBetweenSteps as stopped:
@@ -148,9 +148,23 @@ def evaluate_and_compare(state: TrainState, parts: Parts, meter: Meter) -> Evalu
 
 def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
     """Evaluate the weights that count, and log it."""
-    model = evaluated_model(state, parts)
-    evaluation = evaluate(
-        model,
+    evaluation = evaluate_weights(state, parts)
+    if parts.probe is not None:
+        state.changed = compare_with_before(evaluated_model(state, parts), state, parts, parts.probe)
+    evaluation = replace(evaluation, changed=state.changed)
+    log_evaluation(evaluation, state, parts)
+    return evaluation
+
+
+def evaluate_again(state: TrainState, parts: Parts) -> Evaluation:
+    """The latest evaluation once more, of a run that goes on when nothing but its result is missing."""
+    return replace(evaluate_weights(state, parts), changed=state.changed)
+
+
+def evaluate_weights(state: TrainState, parts: Parts) -> Evaluation:
+    """Evaluate the weights that count."""
+    return evaluate(
+        evaluated_model(state, parts),
         parts.val_loader,
         parts.task,
         parts.processes,
@@ -158,8 +172,10 @@ def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
         interrupts=parts.interrupts,
         together=parts.layout.forwards_together,
     )
-    if parts.probe is not None:
-        evaluation = replace(evaluation, changed=compare_with_before(model, state, parts, parts.probe))
+
+
+def log_evaluation(evaluation: Evaluation, state: TrainState, parts: Parts) -> None:
+    """A line for people and one for metrics.jsonl."""
     routing = mean_figures(evaluation.routing) if evaluation.routing else None
     epoch = state.step / parts.steps_per_epoch
     entry = {
@@ -181,7 +197,6 @@ def evaluate_now(state: TrainState, parts: Parts) -> Evaluation:
         if evaluation.changed:
             text += f", other experts than before {fmean(evaluation.changed.values()):.1%}"
         print(text, flush=True)
-    return evaluation
 
 
 def evaluated_model(state: TrainState, parts: Parts) -> nn.Module:

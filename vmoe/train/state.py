@@ -31,7 +31,8 @@ from .task import Task
 @dataclass
 class TrainState:
     """Everything that training changes. step: optimizer steps so far. evaluated: the step of the latest evaluation.
-    best: `Scores.rank` of the best one. probed: what the latest evaluation decided for the probe.
+    best: `Scores.rank` of the best one. probed: what the latest evaluation decided for the probe; changed: the
+    share of it that the one before had decided otherwise, by layer.
     nonfinite: steps in a row that were left out up to now. left_out_data: steps whose data were left out for a loss
     spike. returns: how often the run has gone back for one. recent_losses: of the latest steps, means over processes.
     line: what the next line of the log has so far, of a run that goes on (`Meter.state_dict`).
@@ -53,11 +54,12 @@ class TrainState:
     returns: int = 0
     recent_losses: list[float] = field(default_factory=list)
     probed: Decisions = field(default_factory=dict)
+    changed: dict[str, float] = field(default_factory=dict)
     line: dict[str, Any] | None = None
 
     COUNTERS = (
         *("step", "evaluated", "best", "train_flops", "train_seconds", "train_units"),
-        *("nonfinite", "left_out_data", "returns", "recent_losses"),
+        *("nonfinite", "left_out_data", "returns", "recent_losses", "changed"),
     )
     HISTORY = 100  # losses that are remembered
 

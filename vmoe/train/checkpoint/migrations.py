@@ -12,7 +12,7 @@ from typing import Any
 Contents = dict[str, Any]
 
 NO_MISHAPS: dict[str, Any] = {
-    **{"nonfinite": 0, "left_out_data": 0, "returns": 0, "recent_losses": []},
+    **{"nonfinite": 0, "left_out_data": 0, "returns": 0, "recent_losses": [], "changed": {}},
     **{"line": None, "processes": None},  # as many as now
 }
 
