@@ -166,7 +166,7 @@ def test_the_digest_is_of_everything_and_of_nothing_else(tmp_path):
         {"weights": {**small()["weights"], "a": tied + 1}},
         {"weights": {**small()["weights"], "a": tied, "b": tied.clone()}},  # equal, and no longer one
         {"weights": {**small()["weights"], "a": tied.reshape(3, 2)}},
-        {"training": small()["training"] | {"step": 3.0}},
+        {"training": small()["training"] | {"evaluated": 3.0}},
         {"training": small()["training"] | {"betas": [0.9, 0.95]}},
         {"vmoe": "y"},
     ):
