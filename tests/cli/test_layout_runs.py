@@ -76,25 +76,32 @@ def world(tmp_path_factory):
         make_images(folder / "odd", ("dark", "light"), 5)
         Path("odd/light/0.png").unlink()  # nine: one of two processes has a batch more to evaluate than the other
         assert vmoe(*RUN, "output=whole").status == 0
-        assert vmoe(*RUN, "output=chain", "schedule.max_steps=1").status == 0
+        assert vmoe(*RUN, "output=begun", "schedule.max_steps=1").status == 0
         yield
 
 
-def test_a_run_goes_on_from_layout_to_layout(world):
+@pytest.mark.parametrize(
+    "layouts", [("experts", "fsdp and experts"), pytest.param(tuple(LAYOUTS), marks=pytest.mark.slow)], ids=" > ".join
+)
+def test_a_run_goes_on_from_layout_to_layout(world, layouts):
+    """A step in each of them, from a step of one process, which then takes the rest."""
+    chain = Path(f"chain of {len(layouts)}")
+    shutil.copytree("begun", chain)
+    run = (*RUN, f"output={chain}")
     legs = [
-        (port, (*RUN, "output=chain", f"schedule.max_steps={number + 2}", *overrides))
-        for number, (port, overrides) in enumerate(zip(free_ports(len(LAYOUTS)), LAYOUTS.values(), strict=True))
+        (port, (*run, f"schedule.max_steps={step}", *LAYOUTS[layout]))
+        for step, (port, layout) in enumerate(zip(free_ports(len(layouts)), layouts, strict=True), 2)
     ]
     together(2, Path("legs"), run_legs, legs)
-    Path("chain/routing_maps.npz").unlink()
-    assert vmoe(*RUN, "output=chain").status == 0
-    assert_same_run("chain", "whole", 6)
-    assert Path("chain/routing_maps.npz").exists()
-    ends = {entry["step"]: entry for entry in metrics("chain", "evaluation")}
+    (chain / "routing_maps.npz").unlink()
+    assert vmoe(*run).status == 0
+    assert_same_run(chain, "whole", 6)
+    assert (chain / "routing_maps.npz").exists()
+    ends = {entry["step"]: entry for entry in metrics(chain, "evaluation")}
     for entry in metrics("whole", "evaluation"):
         assert ends[entry["step"]]["loss"] == pytest.approx(entry["loss"], rel=1e-4)
         assert ends[entry["step"]]["layers"] == entry["layers"]
-    assert all(entry["changed"] for entry in metrics("chain", "evaluation")[1:]), "the probe is compared in each layout"
+    assert all(entry["changed"] for entry in metrics(chain, "evaluation")[1:]), "the probe is compared in each layout"
 
 
 @pytest.mark.slow

@@ -8,9 +8,8 @@ import pytest
 import torch
 from processes import in_processes, torchrun
 from text_world import make_text_world
-from world import make_images, make_world, vmoe
+from world import make_images, make_world, spread_scores, vmoe
 
-import vmoe as package
 from vmoe.report import read_metrics
 
 IMAGES = 13  # no multiple of the processes or of the batch
@@ -26,19 +25,8 @@ def world(tmp_path_factory):
         Path("odd/light/0.png").unlink()
         outcome = vmoe("train", "tiny.yaml", "moe.gate=routing_free")
         assert outcome.status == 0, outcome
-        raise_biases(Path("runs/tiny/checkpoints/last.pt"))
+        spread_scores(Path("runs/tiny/checkpoints/last.pt"))
         yield folder
-
-
-def raise_biases(path: Path) -> None:
-    """Give a Routing-Free checkpoint biases with which about half of its pairs are active."""
-    model = package.load(path)
-    with package.record(model) as routings, torch.no_grad():
-        model(torch.randn(64, 3, 8, 8))
-    checkpoint = torch.load(path, weights_only=True)
-    for layer, routing in routings.items():
-        checkpoint["weights"][f"{layer}.gate.bias"] += routing.scores.median(dim=0).values - 1  # the threshold
-    torch.save(checkpoint, path)
 
 
 def result(folder: str) -> dict:

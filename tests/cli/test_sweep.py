@@ -7,14 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
-from world import make_world, vmoe
+from world import TRAINED, make_world, spread_scores, vmoe
 
-import vmoe as package
 from vmoe.cli import subject
 from vmoe.cli.tasks import images
 
-TRAINED = 1.0
 CHECKPOINT = "runs/tiny/checkpoints/last.pt"
 FOLDER = Path("runs/tiny/eval/last-val-theta")
 
@@ -35,17 +32,6 @@ def world(tmp_path_factory):
 @pytest.fixture
 def inside(world, monkeypatch):
     monkeypatch.chdir(world)
-
-
-def spread_scores(path: Path) -> None:
-    """Move each expert's scores so that about half of them pass the θ of training."""
-    model = package.load(path)
-    with package.record(model) as routings, torch.no_grad():
-        model(torch.randn(64, 3, 8, 8))
-    checkpoint = torch.load(path, weights_only=True)
-    for layer, routing in routings.items():
-        checkpoint["weights"][f"{layer}.gate.bias"] += routing.scores.median(dim=0).values - TRAINED
-    torch.save(checkpoint, path)
 
 
 def sweep(*arguments: str) -> tuple[dict, str]:

@@ -15,7 +15,8 @@ import vmoe as package
 from vmoe.cli.tasks import assembly_of
 from vmoe.cli.weights import start_of
 from vmoe.config import load_config
-from vmoe.train.checkpoint import KEYS, read_checkpoint
+from vmoe.train.checkpoint import KEYS, read_checkpoint, save_checkpoint
+from vmoe.train.checkpoint.contents import ADDED
 
 DENSE = "runs/dense/checkpoints/last.pt"
 COPIES = "moe.experts={kind: mlp, hidden: host}"
@@ -70,7 +71,7 @@ def test_it_prints_a_line_a_layer_and_where_the_checkpoint_is(dense):
 
 def test_the_checkpoint_says_what_it_is(inside):
     stored, source = read_checkpoint(UPCYCLED), read_checkpoint(DENSE)
-    assert set(stored) == KEYS
+    assert set(stored) == KEYS | ADDED
     assert stored["data"] == source["data"]
     assert stored["data"]["mean"] == [0.4, 0.5, 0.6]
     assert stored["config"]["data"]["mean"] == [0.4, 0.5, 0.6]
@@ -241,7 +242,7 @@ def test_the_weights_that_count_are_taken(inside):
     """A run that evaluates its moving average is continued, and converted, from that."""
     stored = read_checkpoint(DENSE)
     stored |= {"ema": {name: 0.5 * tensor for name, tensor in stored["weights"].items()}, "evaluate": "ema"}
-    torch.save(stored, "averaged.pt")
+    save_checkpoint(Path("averaged.pt"), stored)
     assert vmoe("upcycle", "averaged.pt", "--to", "tiny.yaml", "--output", "of_average.pt").status == 0
     for weights in (built("model.weights=averaged.pt").state_dict(), read_checkpoint("of_average.pt")["weights"]):
         assert weights["pos_embed"].equal(stored["ema"]["pos_embed"])

@@ -14,9 +14,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+import vmoe as package
 from vmoe.cli import main
+from vmoe.train.checkpoint import read_checkpoint, save_checkpoint
 
 TIMM = "vit_tiny_patch16_224"  # that `hub_with_weights` has weights of
+TRAINED = 1.0  # the θ that Routing-Free runs of `CONFIG` are trained with
 
 CONFIG = """\
 output: runs/tiny
@@ -77,3 +80,14 @@ def make_world(folder: Path) -> None:
     make_images(folder / "images/train", ("dark", "light"), 12)
     make_images(folder / "images/val", ("dark", "light"), 5)
     (folder / "tiny.yaml").write_text(CONFIG)
+
+
+def spread_scores(path: Path) -> None:
+    """Change a Routing-Free checkpoint of `CONFIG` so that about half of each expert's scores pass the θ of training."""
+    model = package.load(path)
+    with package.record(model) as routings, torch.no_grad():
+        model(torch.randn(64, 3, 8, 8))
+    checkpoint = read_checkpoint(path)
+    for layer, routing in routings.items():
+        checkpoint["weights"][f"{layer}.gate.bias"] += routing.scores.median(dim=0).values - TRAINED
+    save_checkpoint(path, checkpoint, rank=checkpoint["rank"])

@@ -1,4 +1,4 @@
-"""Small checkpoints for a store, and what is good in its folder."""
+"""Small checkpoints, which hold little and are whole, and what is good in a store's folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ import torch
 from vmoe.train.checkpoint import FORMAT, KEYS, CheckpointStore, read_checkpoint
 
 
+def small_checkpoint(**changes: Any) -> dict[str, Any]:
+    """What a run gives, but for these changes: everything that a reader looks at, and no model that could be built."""
+    model = {"name": "vit", "kwargs": {"depth": 2}, "moe": {"gate": "topk"}}
+    data = {"classes": ["dark", "light"], "mean": [0.5, 0.5, 0.5]}
+    parts = {"format": FORMAT, "vmoe": "0", "model": model, "data": data, "config": {"seed": 0}, "evaluate": "raw"}
+    whole = {**parts, "weights": {"w": torch.zeros(1)}, "ema": None, "training": {"step": 0}} | changes
+    assert set(whole) == KEYS
+    return whole
+
+
 def checkpoint_of(step: int, *, evaluated: int = 0, size: int = 100) -> dict[str, Any]:
     """A checkpoint whose weights say its step."""
     training = {"step": step, "evaluated": evaluated, "best": 0.0}
     weights = {"w": torch.full((size,), float(step))}
-    return {**dict.fromkeys(KEYS, "x"), "format": FORMAT, "weights": weights, "ema": None, "training": training}
+    return small_checkpoint(weights=weights, training=training)
 
 
 def store_in(

@@ -159,7 +159,7 @@ def test_checkpoints_come_as_often_as_the_config_says_and_change_nothing(tmp_pat
         assert tensor.equal(state.model.state_dict()[name]), name
 
     again, parts = tiny_run(tiny_config(*keep), tmp_path / "again")
-    again.load(read_checkpoint(tmp_path / "kept/checkpoints/step-5.pt"))
+    again.load(read_checkpoint(tmp_path / "kept/checkpoints/step-5.pt"), parts.layout)
     fit(again, parts)
     for name, tensor in whole.model.state_dict().items():
         assert tensor.equal(again.model.state_dict()[name]), name

@@ -68,7 +68,6 @@ def read_file(path: Path) -> dict[str, Any]:
     """The dictionary of a checkpoint file, as `read_checkpoint` gives it and with its errors."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; a run keeps them as RUN/checkpoints/last.pt and best.pt")
-    check_archive(path)
     contents = load_plain(path)
     if not isinstance(contents, dict) or "format" not in contents:
         raise ValueError(f"{path}: no checkpoint of vmoe (a dense timm checkpoint is loaded by timm, then upcycled)")
@@ -105,6 +104,7 @@ def checked(name: str | Path, contents: dict[str, Any], *, sharing: bool = True)
 
 def load_plain(path: Path, *, mmap: bool = False) -> Any:
     """What torch finds in a file. mmap: read tensors when they are looked at. Raises `ValueError`."""
+    check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
