@@ -77,12 +77,12 @@ def test_a_second_sweep_says_the_same(inside):
 
 def test_the_data_are_opened_once_and_the_model_is_built_once(inside, monkeypatch):
     calls = []
-    where = dict.fromkeys(("read_checkpoint", "build_stored", "measure_cost", "evaluate"), subject)
+    where = dict.fromkeys(("read_stored", "build_stored", "measure_cost", "evaluate"), subject)
     for name, module in {**where, "open_evaluation": images}.items():
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, f=function, n=name, **k: (calls.append(n), f(*a, **k))[1])
     sweep("--theta", "0.9,1.0,1.1")
-    once = ["read_checkpoint", "open_evaluation", "build_stored", "measure_cost"]
+    once = ["read_stored", "open_evaluation", "build_stored", "measure_cost"]
     assert calls == [*once, "evaluate", "evaluate", "evaluate"]
 
 

@@ -83,7 +83,7 @@ def make_world(folder: Path) -> None:
 
 
 def spread_scores(path: Path) -> None:
-    """Change a Routing-Free checkpoint of `CONFIG` so that about half of each expert's scores pass the θ of training."""
+    """Change a Routing-Free checkpoint of `CONFIG`: about half of each expert's scores then pass the θ of training."""
     model = package.load(path)
     with package.record(model) as routings, torch.no_grad():
         model(torch.randn(64, 3, 8, 8))
