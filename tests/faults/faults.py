@@ -237,6 +237,16 @@ def assert_killed() -> None:
     assert ended.statuses == (-9,), ended
 
 
+HEAD = """\
+# Injected faults
+
+`python tests/faults/faults.py`: runs of 15 steps, 5 an epoch, on one, two or three processes of a small ViT with MoE layers,
+a checkpoint every second step ([the config](../../tests/faults/fault_world.py)). Seconds are from the fault to the end of the
+last process that ended by itself; None stands for one that hung, as it was told to, and was killed. Steps of the checkpoints
+are in brackets. Then the run is started again with `train.resume=auto`, on one process.
+"""
+
+
 @dataclass(frozen=True)
 class Seen:
     """wrong: what is not as the fault says; empty if all is. left: what can be gone on from. after: how it ended when
@@ -311,8 +321,8 @@ def main() -> None:
             rows.append(f"| {fault.name} | {statuses} | {seconds} | {message} | {seen.left} | {seen.after} |")
         os.chdir("/")
     if not options.only and not failed:
-        head = "| fault | exit statuses | seconds to the end | what is said | left, with the steps | started again |"
-        TARGET.write_text("\n".join([head, "| --- | --- | ---: | --- | --- | --- |", *rows, ""]))
+        table = "| fault | exit statuses | seconds to the end | what is said | left, with the steps | started again |"
+        TARGET.write_text("\n".join([HEAD, table, "| --- | --- | ---: | --- | --- | --- |", *rows, ""]))
     raise SystemExit(failed > 0)
 
 
