@@ -7,6 +7,8 @@ import json
 import zipfile
 from typing import Any
 
+import torch
+from hostile_digest import digested
 from hypothesis import strategies as st
 
 NASTY = [
@@ -23,6 +25,7 @@ def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
     kinds = [mutated_bytes]
     if content[:2] == b"PK":
         kinds.append(mutated_member)
+        kinds += [mutated_checkpoint] * 3 * (b"data.pkl" in content)
     elif content[:1] in b"{[" and content[:1]:
         kinds.append(mutated_json)
         kinds.append(mutated_json)
@@ -79,13 +82,26 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
             case 1:
                 return value[: place + 1] + value[place:]
         return [*value[:place], draw(changed(value[place])), *value[place + 1 :]]
-    key = draw(st.sampled_from(sorted(value)))
+    key = draw(st.sampled_from(sorted(value, key=repr)))
     match draw(st.integers(0, 5)):
         case 0:
             return {name: inner for name, inner in value.items() if name != key}
         case 1:
             return {**value, draw(st.sampled_from(["", "x", "<b>", "\x1b"])): value[key]}
     return {**value, key: draw(changed(value[key]))}
+
+
+@st.composite
+def mutated_checkpoint(draw: st.DrawFn, content: bytes) -> bytes:
+    """One value anywhere in a checkpoint is another, missing, or twice there; its digest is right."""
+    try:
+        checkpoint = torch.load(io.BytesIO(content), weights_only=True)
+    except Exception:  # an earlier mutation has made it none
+        return draw(mutated_bytes(content))
+    checkpoint = draw(changed(checkpoint))
+    stream = io.BytesIO()
+    torch.save(digested(checkpoint) if isinstance(checkpoint, dict) else checkpoint, stream)
+    return stream.getvalue()
 
 
 @st.composite

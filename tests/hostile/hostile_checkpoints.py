@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from hostile_case import BIDI, ESCAPES, MARKUP, MIB, Hostile, Payload, fifo, link, sparse
+from hostile_digest import digested
 from torch import nn
 
 EVAL = ("eval", "bad.pt")
@@ -30,19 +31,24 @@ def stored(run: str = "tiny") -> dict[str, Any]:
     return copy.deepcopy(found)
 
 
-def bad(change: Callable[[dict[str, Any]], object], run: str = "tiny", path: str = BAD) -> Callable[[], None]:
-    """Makes a good checkpoint but for what `change` does to its dictionary."""
+def bad(
+    change: Callable[[dict[str, Any]], object], run: str = "tiny", path: str = BAD, *, redigest: bool = True
+) -> Callable[[], None]:
+    """Makes a good checkpoint but for what `change` does to its dictionary.
+
+    redigest: its digest is the right one; False: that of the good one, as where the right one would take for ever.
+    """
 
     def make() -> None:
         checkpoint = stored(run)
         change(checkpoint)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, path)
+        torch.save(digested(checkpoint) if redigest else checkpoint, path)
 
     return make
 
 
-def put(value: Any, *keys: str, run: str = "tiny", path: str = BAD) -> Callable[[], None]:
+def put(value: Any, *keys: str, run: str = "tiny", path: str = BAD, redigest: bool = True) -> Callable[[], None]:
     """Makes a good checkpoint but for one value. value: itself, or a function that makes it."""
 
     def change(checkpoint: dict[str, Any]) -> None:
@@ -51,16 +57,16 @@ def put(value: Any, *keys: str, run: str = "tiny", path: str = BAD) -> Callable[
             inner = inner[key]
         inner[keys[-1]] = value() if callable(value) else value
 
-    return bad(change, run, path)
+    return bad(change, run, path, redigest=redigest)
 
 
-def first_weight(value: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], None]:
+def first_weight(value: Callable[[torch.Tensor], torch.Tensor], *, redigest: bool = True) -> Callable[[], None]:
     """Makes a good checkpoint but for one of its weights."""
 
     def change(checkpoint: dict[str, Any]) -> None:
         checkpoint["weights"]["head.weight"] = value(checkpoint["weights"]["head.weight"])
 
-    return bad(change)
+    return bad(change, redigest=redigest)
 
 
 def raw(content: Callable[[bytes], bytes]) -> Callable[[], None]:
@@ -218,8 +224,20 @@ ENORMOUS = [
         leaves=RESULTS,
     ),
     Hostile("a zip bomb", bomb, EVAL, (BAD, "compressed"), alone=True),
-    Hostile("lists of lists of lists, 10³⁰ in all", put(laughs, "config", "data", "val"), EVAL, (BAD,), alone=True),
-    Hostile("lists 10³⁰ in all for the kwargs", put(laughs, "model", "kwargs", "x"), EVAL, (BAD,), alone=True),
+    Hostile(
+        "lists of lists of lists, 10³⁰ in all",
+        put(laughs, "config", "data", "val", redigest=False),
+        EVAL,
+        (BAD,),
+        alone=True,
+    ),
+    Hostile(
+        "lists 10³⁰ in all for the kwargs",
+        put(laughs, "model", "kwargs", "x", redigest=False),
+        EVAL,
+        (BAD,),
+        alone=True,
+    ),
     Hostile("a config 100,000 lists deep", deep, EVAL, (BAD,), alone=True),
     Hostile("a terabyte of zeros", lambda: sparse(BAD, 2**40), EVAL, (BAD,), alone=True),
     Hostile(
@@ -227,6 +245,31 @@ ENORMOUS = [
         lambda: sparse(BAD, 2**40, Path("good/runs/tiny/checkpoints/last.pt").read_bytes()[:4096]),
         EVAL,
         (BAD,),
+        alone=True,
+    ),
+    *[
+        Hostile(f"lists 10³⁰ in all for {key}", put(laughs, key, redigest=False), EVAL, (BAD, key), alone=True)
+        for key in ("vmoe", "rank", "training")
+    ],
+    Hostile(
+        "10¹² numbers from one in the optimizer's state",
+        put(lambda: torch.zeros(1).expand(10**6, 10**6), "training", "optimizer", redigest=False),
+        EVAL,
+        (BAD, "training"),
+        alone=True,
+    ),
+    Hostile(
+        "one tensor 100,000 times, 100 GB in all",
+        put(lambda: [torch.zeros(2**18)] * 10**5, "training", "optimizer", redigest=False),
+        EVAL,
+        (BAD, "many times"),
+        alone=True,
+    ),
+    Hostile(
+        "one text a million times, 10 GB in all",
+        put(lambda: ["x" * 10_000] * 900_000, "training", "optimizer", redigest=False),
+        EVAL,
+        (BAD, "characters"),
         alone=True,
     ),
     Hostile("tensors of more numbers than stored", lying_storage, EVAL, (BAD,), alone=True),
@@ -264,6 +307,12 @@ DAMAGED = [
 ]
 
 CONTENTS = [
+    Hostile("a digest of other contents", put("0" * 64, "digest", redigest=False), EVAL, (BAD, "digest")),
+    Hostile("a digest that is a list", put([], "digest", redigest=False), EVAL, (BAD, "digest")),
+    Hostile("a weight changed behind the digest", first_weight(lambda old: old + 1, redigest=False), EVAL, ("digest",)),
+    Hostile("a rank that is a text", put(ESCAPES, "rank"), EVAL, (BAD, "rank")),
+    Hostile("a version that is a list", put([], "vmoe"), EVAL, (BAD, "vmoe")),
+    Hostile("an unknown key", put(1, ESCAPES), EVAL, (BAD, "no part of it")),
     Hostile("a model that is a list", put([], "model"), EVAL, (BAD, "model")),
     Hostile("a model without arguments", bad(lambda all_: all_["model"].pop("kwargs")), EVAL, (BAD, "kwargs")),
     Hostile("arguments that are a list", put([1], "model", "kwargs"), INSPECT, (BAD, "kwargs")),
@@ -288,7 +337,7 @@ CONTENTS = [
     Hostile("weights on no device", first_weight(lambda old: old.to("meta")), EVAL, (BAD,)),
     Hostile(
         "10¹² numbers from one",
-        first_weight(lambda old: torch.zeros(1).expand(10**6, 10**6)),
+        first_weight(lambda old: torch.zeros(1).expand(10**6, 10**6), redigest=False),
         EVAL,
         (BAD, "head.weight"),
     ),

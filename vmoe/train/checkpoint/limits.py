@@ -8,10 +8,19 @@ import torch
 from torch import Tensor
 
 MOST_VALUES = 1_000_000  # of model, data and config together: lists may hold each other many times over
+MOST_CHARACTERS = 100_000_000  # of their texts: one may be there many times over
+MOST_TIMES = 8  # that the tensors are as large, each by itself, as what is stored of them; tied weights are stored once
 MOST_LEVELS = 50
 LONGEST_TEXT = 10_000  # characters
 
-SECTIONS: dict[str, type] = {"model": dict, "data": dict, "config": dict, "weights": dict, "training": dict}
+SECTIONS: dict[str, type] = {
+    "vmoe": str,
+    "model": dict,
+    "data": dict,
+    "config": dict,
+    "weights": dict,
+    "training": dict,
+}
 MODEL: dict[str, type] = {"name": str, "kwargs": dict, "moe": dict}
 NAMES: dict[type, str] = {dict: "a mapping of texts", str: "a text"}
 
@@ -20,20 +29,25 @@ def check_contents(checkpoint: dict[str, Any], path: object) -> None:
     """Raise `ValueError` unless every section is what its readers take it for. path: what the file is called."""
     for key, kind in SECTIONS.items():
         _require(checkpoint[key], kind, f"{path}: {key}")
-    _plain([checkpoint["model"], checkpoint["data"], checkpoint["config"]], f"{path}: model, data or config")
-    _plain(checkpoint["training"], f"{path}: training", tensors=True)
+    if (rank := checkpoint.get("rank")) is not None and type(rank) not in (int, float):
+        raise ValueError(f"{path}: rank is {_brief(rank)}; allowed: a number, or none")
+    _plain([checkpoint[key] for key in ("vmoe", "model", "data", "config")], f"{path}: vmoe, model, data or config")
+    tensors = _plain(checkpoint["training"], f"{path}: training", tensors=True)
+    for tensor in tensors:
+        _check_tensor(tensor, f"{path}: training: a tensor")
     for key, kind in MODEL.items():
         if key not in checkpoint["model"]:
             raise ValueError(f"{path}: damaged, model lacks {key}")
         _require(checkpoint["model"][key], kind, f"{path}: model.{key}")
     if checkpoint["evaluate"] not in ("raw", "ema"):
         raise ValueError(f"{path}: evaluate is {_brief(checkpoint['evaluate'])}; allowed: raw, ema")
-    _check_tensors(checkpoint["weights"], f"{path}: weights")
+    tensors += _checked_tensors(checkpoint["weights"], f"{path}: weights")
     if checkpoint["ema"] is not None:
         _require(checkpoint["ema"], dict, f"{path}: ema")
-        _check_tensors(checkpoint["ema"], f"{path}: ema")
+        tensors += _checked_tensors(checkpoint["ema"], f"{path}: ema")
     elif checkpoint["evaluate"] == "ema":
         raise ValueError(f"{path}: evaluate is 'ema', and there is no moving average in it; allowed: raw")
+    _check_sharing(tensors, path)
     for key in ("step", "train_flops"):
         value = checkpoint["training"].get(key)
         if value is not None and (type(value) is not int or not 0 <= value < 2**80):
@@ -45,27 +59,38 @@ def _require(value: Any, kind: type, where: str) -> None:
         raise ValueError(f"{where} is {_brief(value)}; allowed: {NAMES[kind]}")
 
 
-def _check_tensors(weights: dict[str, Any], where: str) -> None:
+def _checked_tensors(weights: dict[str, Any], where: str) -> list[Tensor]:
     for name, tensor in weights.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{where}: {_brief(name)} is a {type(tensor).__name__}; allowed: a tensor")
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise ValueError(
-                f"{where}: {_brief(name)} is {tensor.layout} on {tensor.device}; allowed: plain numbers, one by one"
-            )
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ValueError(
-                f"{where}: {_brief(name)} has {tensor.numel():,} numbers, and fewer are in the file; allowed: all"
-            )
+        _check_tensor(tensor, f"{where}: {_brief(name)}")
+    return [*weights.values()]
 
 
-def _plain(content: Any, where: str, *, tensors: bool = False) -> None:
-    """Raise `ValueError` for anything but texts, numbers and lists and mappings of them, and for too many.
+def _check_tensor(tensor: Tensor, where: str) -> None:
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise ValueError(f"{where} is {tensor.layout} on {tensor.device}; allowed: plain numbers, one by one")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"{where} has {tensor.numel():,} numbers, and fewer are in the file; allowed: all")
+
+
+def _check_sharing(tensors: list[Tensor], path: object) -> None:
+    """Raise `ValueError` where the same few numbers are in many tensors, which would take for ever to look at."""
+    stored = {storage._cdata: storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > MOST_TIMES * sum(stored.values()):
+        raise ValueError(f"{path}: refused, since the same numbers are in it many times: {size:,} bytes of tensors")
+
+
+def _plain(content: Any, where: str, *, tensors: bool = False) -> list[Tensor]:
+    """The tensors in it. Raises `ValueError` for anything but texts, numbers and lists and mappings of them, and for
+    too many.
 
     tensors: may be among them, and mappings may go by numbers.
     """
     values, level = [content], 0
-    seen = 0
+    seen = characters = 0
+    found: list[Tensor] = []
     keys, leaves = ((str, int), (bool, int, float, Tensor)) if tensors else ((str,), (bool, int, float))
     while values:
         inner: list[Any] = []
@@ -79,15 +104,21 @@ def _plain(content: Any, where: str, *, tensors: bool = False) -> None:
             elif isinstance(value, str):
                 if len(value) > LONGEST_TEXT:
                     raise ValueError(f"{where} holds a text of {len(value):,} characters; allowed: {LONGEST_TEXT:,}")
+                characters += len(value)
             elif value is not None and not isinstance(value, leaves):
                 raise ValueError(f"{where} holds a {type(value).__name__}; allowed: texts, numbers, lists, mappings")
             if seen + len(inner) > MOST_VALUES:
                 raise ValueError(f"{where} holds more than {MOST_VALUES:,} values")
+            if isinstance(value, Tensor):
+                found.append(value)
+        if characters > MOST_CHARACTERS:
+            raise ValueError(f"{where} holds texts of more than {MOST_CHARACTERS:,} characters")
         seen += len(inner)
         level += 1
         if level > MOST_LEVELS:
             raise ValueError(f"{where} is more than {MOST_LEVELS} levels deep")
         values = inner
+    return found
 
 
 def _brief(value: Any) -> str:
