@@ -143,8 +143,8 @@ def in_a_run(make: Callable[[], None]) -> Callable[[], None]:
     return both
 
 
-def resumed(*keys: str, value: Any) -> Hostile:
-    """A run to go on with, of whose training state a part is another."""
+def resumed(*keys: str, value: Any, says: tuple[str, ...] = ("the run in run",)) -> Hostile:
+    """A run to go on with, of whose training state a part is another. says: as of `Hostile`."""
 
     def change(checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] |= {"output": "run"}
@@ -154,7 +154,7 @@ def resumed(*keys: str, value: Any) -> Hostile:
         inner[keys[-1]] = value
 
     what = f"a run to go on with whose {'.'.join(keys)} is {str(value)[:30]}"
-    return Hostile(what, in_a_run(bad(change)), RESUME, ("last.pt",))
+    return Hostile(what, in_a_run(bad(change)), RESUME, says)
 
 
 CODE = [
@@ -383,12 +383,17 @@ CONTENTS = [
     ),
     Hostile("training that is a list", put([], "training"), EVAL, (BAD, "training")),
     Hostile("steps that are a text", put(MARKUP, "training", "step"), EVAL, (BAD, "step")),
-    resumed("training", value={}),
-    resumed("training", "step", value=-5),
-    resumed("training", "step", value=10**30),
+    resumed("training", value={}, says=("last.pt", "step")),
+    resumed("training", "step", value=-5, says=("last.pt", "step")),
+    resumed("training", "step", value=10**30, says=("last.pt", "step")),
+    resumed("training", "processes", value=0, says=("the run in run", "training.processes")),
+    resumed("training", "processes", value=MARKUP, says=("the run in run", "training.processes")),
+    resumed("training", "best", value=ESCAPES, says=("the run in run", "training.best")),
+    resumed("training", "train_units", value=10**400, says=("the run in run", "training.train_units")),
+    resumed("training", "recent_losses", value=[{}], says=("the run in run", "training.recent_losses")),
     resumed("training", "optimizer", value=[]),
     resumed("training", "optimizer", value={"state": {}, "param_groups": []}),
-    resumed("weights", value={}),
+    resumed("weights", value={}, says=("the run in run", "Missing")),
 ]
 
 CHECKPOINTS = [*CODE, *ENORMOUS, *DAMAGED, *CONTENTS]

@@ -1,14 +1,14 @@
 """Mutated files of every kind: a reader gives a value or one of the errors that the command line reports, in time.
 
-A few hundred here; `make fuzz` goes on for minutes.
+A hundred here, more with the long tests; `make fuzz` goes on for minutes.
 """
 
 import pytest
 from fuzz import Counted
 from fuzz_targets import targets
 
-EXAMPLES = 30  # of each reader
-FEW = 6  # of those that draw a whole page
+EXAMPLES = 10  # of each reader
+FEW = 6  # of those that draw a whole page, with the long tests
 NAMES = [
     *("checkpoint", "config", ".beton file", ".beton sidecar", "token file", "token sidecar", "image", "real labels"),
     *("result.json", "metrics.jsonl", "routing.npz", "routing_maps.npz"),
@@ -27,7 +27,9 @@ def test_every_reader_is_fuzzed(all_targets):
     assert list(all_targets) == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("page") else []) for name in NAMES]
+)
 def test_a_reader_gives_a_value_or_a_users_error(name, all_targets, tmp_path):
     target = all_targets[name]
     counted = Counted(target, tmp_path)

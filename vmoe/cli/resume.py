@@ -61,12 +61,19 @@ def keep_batch(config: RunConfig, checkpoint: dict[str, Any], processes: Process
     """The config with the accumulation that keeps the batch of a step the same on as many processes as there are now,
     in micro-batches no larger than before, which may be all that fits.
 
-    Raises `ConfigError` where the batch cannot be shared out so.
+    Raises `ConfigError` where the batch cannot be shared out so, or the checkpoint's own figures are none.
     """
-    before, now, batch = checkpoint["training"]["processes"], processes.world, config.data.batch_size
-    if before in (None, now):
+    before, now, batch = checkpoint["training"].get("processes"), processes.world, config.data.batch_size
+    if before is None or before == now:
         return config
-    largest = batch // (before * checkpoint["config"]["train"]["accumulate"])
+    then = flatten(checkpoint["config"]).get("train.accumulate")
+    for name, value in {"training.processes": before, "train.accumulate": then}.items():
+        if type(value) is not int or not 0 < value <= batch:
+            raise ConfigError(
+                f"cannot go on with the run in {config.output}: {name} of its checkpoint is {value!r:.60}; allowed: a"
+                f" whole number from 1 to data.batch_size {batch}"
+            )
+    largest = batch // (before * then)
     possible = (count for count in range(1, batch // now + 1) if batch % (now * count) == 0)
     accumulate = next((count for count in possible if batch // (now * count) <= largest), None)
     if accumulate is None:

@@ -129,7 +129,7 @@ def load_state(state: TrainState, checkpoint: dict[str, Any], parts: Parts) -> N
     try:
         state.load(checkpoint, parts.layout)
     except Exception as error:  # torch's loaders meet whatever somebody put there
-        told = next(iter(str(error).splitlines()), type(error).__name__)
+        told = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"cannot go on with the run in {parts.folder.path}: {told[:300]}") from error
 
 

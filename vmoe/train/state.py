@@ -85,6 +85,7 @@ class TrainState:
                 f"the checkpoint lacks {', '.join(sorted(missing))}: it is of an earlier version of vmoe, or made by"
                 " vmoe upcycle; allowed: model.weights, which starts a new run from it"
             )
+        self._check(checkpoint["training"])
         load_weights(self.model, checkpoint["weights"], layout)
         if self.ema is not None:
             load_weights(self.ema.module, checkpoint["ema"], layout)
@@ -96,6 +97,19 @@ class TrainState:
         self.line = training["line"]
         for name in self.COUNTERS:
             setattr(self, name, training[name])
+
+    def _check(self, training: Mapping[str, Any]) -> None:
+        """Raise `ValueError` for counters that are not of the kinds that this state has."""
+        for name in self.COUNTERS:
+            value, kind = training[name], type(getattr(self, name))
+            fits = type(value) is kind or (kind is float and type(value) is int)
+            if not fits or (type(value) is int and not 0 <= value < 2**80):
+                raise ValueError(f"training.{name} is {repr(value)[:60]}; allowed: {kind.__name__}, 0 or more")
+        if not all(type(loss) is float for loss in training["recent_losses"]):
+            raise ValueError("training.recent_losses holds something else; allowed: numbers")
+        for name in ("optimizer", "balance", "scaler", "probed"):
+            if not isinstance(training[name], dict):
+                raise ValueError(f"training.{name} is a {type(training[name]).__name__}; allowed: a mapping")
 
     @property
     def position(self) -> int:

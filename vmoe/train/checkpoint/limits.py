@@ -49,8 +49,10 @@ def check_contents(checkpoint: dict[str, Any], path: object) -> None:
         raise ValueError(f"{path}: evaluate is 'ema', and there is no moving average in it; allowed: raw")
     _check_sharing(tensors, path)
     for key in ("step", "train_flops"):
-        value = checkpoint["training"].get(key)
-        if value is not None and (type(value) is not int or not 0 <= value < 2**80):
+        if key not in checkpoint["training"]:
+            raise ValueError(f"{path}: damaged, training lacks {key}")
+        value = checkpoint["training"][key]
+        if type(value) is not int or not 0 <= value < 2**80:
             raise ValueError(f"{path}: training.{key} is {_brief(value)}; allowed: a whole number, 0 or more")
 
 
