@@ -393,6 +393,8 @@ CONTENTS = [
     resumed("training", "recent_losses", value=[{}], says=("the run in run", "training.recent_losses")),
     resumed("training", "optimizer", value=[]),
     resumed("training", "optimizer", value={"state": {}, "param_groups": []}),
+    resumed("training", "line", value={}, says=("the run in run", "training.line")),
+    resumed("training", "line", value=MARKUP, says=("the run in run", "training.line")),
     resumed("weights", value={}, says=("the run in run", "Missing")),
 ]
 

@@ -43,7 +43,12 @@ def fit(state: TrainState, parts: Parts) -> Evaluation:
     network = parts.layout.network(state.model)
     meter = Meter(parts, state.model)
     if state.line is not None:
-        meter.load_state_dict(state.line)
+        try:
+            meter.load_state_dict(state.line)
+        except Exception as error:  # whatever somebody put there
+            raise ValueError(
+                f"cannot go on with the run in {parts.folder.path}: training.line of its checkpoint is not one"
+            ) from error
     evaluation: Evaluation | None = None
     saved = state.step
     while True:
