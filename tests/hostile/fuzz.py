@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 ROOT = Path(__file__).parents[2]
-for part in ("cli", "report"):
+for part in ("cli", "report", "."):
     sys.path.append(str(ROOT / "tests" / part))
 
 from fuzz_mutations import mutated  # noqa: E402

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-for part in ("cli", "report"):
+for part in ("cli", "report", "."):
     sys.path.append(str(ROOT / "tests" / part))
 
 from hostile_case import Hostile  # noqa: E402
