@@ -22,6 +22,7 @@ UPCYCLE = ("upcycle", "bad.pt", "--to", "good/tiny.yaml", "--output", "new.pt")
 START = ("train", "good/tiny.yaml", "output=new", "model.weights=bad.pt")
 RESUME = ("train", "good/tiny.yaml", "output=run", "train.resume=auto", "schedule.max_steps=2")
 RESULTS = ("eval", "eval/*", "inspect", "inspect/*")
+RUN = ("run/config.yaml", "run/environment.json")  # what a run that goes on writes before it reads all
 BAD = "bad.pt"
 
 
@@ -154,7 +155,7 @@ def resumed(*keys: str, value: Any, says: tuple[str, ...] = ("the run in run",))
         inner[keys[-1]] = value
 
     what = f"a run to go on with whose {'.'.join(keys)} is {str(value)[:30]}"
-    return Hostile(what, in_a_run(bad(change)), RESUME, says)
+    return Hostile(what, in_a_run(bad(change)), RESUME, says, leaves=RUN)
 
 
 CODE = [

@@ -15,14 +15,19 @@ def small_checkpoint(**changes: Any) -> dict[str, Any]:
     model = {"name": "vit", "kwargs": {"depth": 2}, "moe": {"gate": "topk"}}
     data = {"classes": ["dark", "light"], "mean": [0.5, 0.5, 0.5]}
     parts = {"format": FORMAT, "vmoe": "0", "model": model, "data": data, "config": {"seed": 0}, "evaluate": "raw"}
-    whole = {**parts, "weights": {"w": torch.zeros(1)}, "ema": None, "training": {"step": 0}} | changes
+    whole = {
+        **parts,
+        "weights": {"w": torch.zeros(1)},
+        "ema": None,
+        "training": {"step": 0, "train_flops": 0},
+    } | changes
     assert set(whole) == KEYS
     return whole
 
 
 def checkpoint_of(step: int, *, evaluated: int = 0, size: int = 100) -> dict[str, Any]:
     """A checkpoint whose weights say its step."""
-    training = {"step": step, "evaluated": evaluated, "best": 0.0}
+    training = {"step": step, "evaluated": evaluated, "best": 0.0, "train_flops": 0}
     weights = {"w": torch.full((size,), float(step))}
     return small_checkpoint(weights=weights, training=training)
 

@@ -33,7 +33,13 @@ def small(**changes):
     """A checkpoint with every type that there is."""
     tied = torch.arange(6.0).reshape(2, 3)
     weights = {"a": tied, "b": tied, "half": torch.tensor([1.5, float("nan")], dtype=torch.bfloat16), "none": tied[:0]}
-    training = {"step": 3, "evaluated": 3, "best": -float("inf"), "optimizer": {0: {"step": torch.tensor(3.0)}}}
+    training = {
+        "step": 3,
+        "evaluated": 3,
+        "train_flops": 9,
+        "best": -float("inf"),
+        "optimizer": {0: {"step": torch.tensor(3.0)}},
+    }
     training |= {"betas": (0.9, 0.95), "list": [True, None, "ü"]}
     return small_checkpoint(**{"weights": weights, "training": training} | changes)
 
