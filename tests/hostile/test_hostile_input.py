@@ -7,7 +7,7 @@ from hostile_reports import REPORTS
 from hostile_runner import assert_well, run_case, sketched
 from hostile_table import ALL, KINDS, _cell
 
-EVERY = 8  # one in so many of each kind is run always, of those that are quick; the others with the long tests
+EVERY = 16  # one in so many of each kind is run always, of those that are quick; the others with the long tests
 
 
 def marked():
