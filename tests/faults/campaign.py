@@ -51,11 +51,12 @@ TIMES = ("images_per_second", "tokens_per_second", "data_wait", "data_wait_max",
 HEAD = """\
 # A campaign of kills
 
-`python tests/faults/campaign.py --moments 40 --output docs/results/kill_campaign.md`: runs of 15 steps on images, and of
-14 on text, in one process and in two, that are killed or told to end at a place and a call drawn at random, and started
-again with `train.resume=auto`. Compared with a run that nobody stopped, bit by bit: weights, moving average, optimizer,
-controllers, counters, names and contents of the checkpoints, the lines of `metrics.jsonl` and `result.json` but for times.
-What is called in one run so often is not in every other: a second bomb may not go off (its run then ends with 0).
+`python tests/faults/campaign.py --moments 40 --output docs/results/kill_campaign.md`: runs of 15 steps on images, and
+of 14 on text, in one process and in two, that are killed or told to end at a place and a call drawn at random, and
+started again with `train.resume=auto`. Compared with a run that nobody stopped, bit by bit: weights, moving average,
+optimizer, controllers, counters, names and contents of the checkpoints, the lines of `metrics.jsonl` and `result.json`
+but for times. What is called so often in one run is not in every other: a second bomb may not go off, and its run then
+ends with 0.
 
 | moment | exit statuses | after going on |
 | --- | --- | --- |"""

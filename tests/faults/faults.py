@@ -166,7 +166,7 @@ FAULTS: Sequence[Fault] = (
         r"could not be written: .*No space left on device",
         {0: Bomb("write", 3, "meets a full disk", ever_after=True)},
     ),
-    Fault("the disk fails in a flush", (0,), r"could not be written", {0: Bomb("flush", 3, "meets a failing disk")}),
+    Fault("the disk fails in a flush", (0,), r"could not be written", {0: Bomb("flush", 12, "meets a failing disk")}),
     Fault(
         "the last checkpoint is cut short",
         (0,),
@@ -240,10 +240,10 @@ def assert_killed() -> None:
 HEAD = """\
 # Injected faults
 
-`python tests/faults/faults.py`: runs of 15 steps, 5 an epoch, on one, two or three processes of a small ViT with MoE layers,
-a checkpoint every second step ([the config](../../tests/faults/fault_world.py)). Seconds are from the fault to the end of the
-last process that ended by itself; None stands for one that hung, as it was told to, and was killed. Steps of the checkpoints
-are in brackets. Then the run is started again with `train.resume=auto`, on one process.
+`python tests/faults/faults.py`: runs of 15 steps, 5 an epoch, on one, two or three processes of a small ViT with MoE
+layers, a checkpoint every second step ([the config](../../tests/faults/fault_world.py)). Seconds are from the fault to
+the end of the last process that ended by itself; None stands for one that hung, as it was told to, and was killed. Steps
+of the checkpoints are in brackets. Then the run is started again with `train.resume=auto`, on one process.
 """
 
 

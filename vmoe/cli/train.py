@@ -12,6 +12,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from vmoe.config import ConfigError, RunConfig, dump_config, load_config
+from vmoe.data.errors import lost_worker
 from vmoe.moe import balance_for
 from vmoe.train.cost import measure_cost
 from vmoe.train.distributed import Processes, barrier, start_processes
@@ -59,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
                 if processes.first:
                     print(f"vmoe train: {interrupted}; {config.output} goes on with train.resume=auto", file=sys.stderr)
                 return INTERRUPTED
+            except RuntimeError as error:  # torch raises it wherever the process just is when a worker ends
+                raise lost_worker(config.data.train, error) or error from None
     return 0
 
 

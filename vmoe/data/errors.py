@@ -22,11 +22,14 @@ def no_batch(path: Path, seconds: float) -> TimeoutError:
     )
 
 
-def no_worker(path: Path, error: Exception) -> DataError:
-    """The error for a loader one of whose processes is gone."""
+def lost_worker(path: Path | str, error: RuntimeError) -> DataError | None:
+    """The error for a loader one of whose processes is gone, if that is what torch says, which has no class for it."""
+    told = str(error).splitlines()[0] if str(error) else ""
+    if "DataLoader worker" not in told:
+        return None
     return DataError(
-        f"a process that read '{path}' is gone: {str(error).splitlines()[0]} The system kills processes where memory"
-        " runs out; allowed: fewer data.workers, or another start"
+        f"a process that read '{path}' is gone: {told.rstrip('.')}. The system kills processes where memory runs out;"
+        " allowed: fewer data.workers, or another start"
     )
 
 

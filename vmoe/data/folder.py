@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vmoe.config.schema import ImageDataConfig
 
-from .errors import DataError, no_batch, no_worker
+from .errors import DataError, lost_worker, no_batch
 from .images import ClassFolders, read_image
 from .loader import Batch, Batches
 from .order import Indices, Keys, Order, batches_of
@@ -78,12 +78,10 @@ class FolderLoader(OrderedLoader):
                     failure = DataError(batch)
                     break
                 yield batch
-        except RuntimeError as error:  # torch has no class for either
-            if "timed out" in str(error):
-                failure = no_batch(self._path, self._timeout)
-            elif "exited unexpectedly" in str(error) or "is killed" in str(error):
-                failure = no_worker(self._path, error)
-            else:
+        except RuntimeError as error:
+            timed_out = no_batch(self._path, self._timeout) if "timed out" in str(error) else None
+            failure = timed_out or lost_worker(self._path, error)
+            if failure is None:
                 raise
         finally:
             del batches  # and with it its workers
