@@ -242,8 +242,8 @@ HEAD = """\
 
 `python tests/faults/faults.py`: runs of 15 steps, 5 an epoch, on one, two or three processes of a small ViT with MoE
 layers, a checkpoint every second step ([the config](../../tests/faults/fault_world.py)). Seconds are from the fault to
-the end of the last process that ended by itself; None stands for one that hung, as it was told to, and was killed. Steps
-of the checkpoints are in brackets. Then the run is started again with `train.resume=auto`, on one process.
+the end of the last process that ended by itself; None stands for one that hung, as it was told to, and was killed. The
+steps of checkpoints are in brackets. Then the run is started again with `train.resume=auto`, on one process.
 """
 
 
