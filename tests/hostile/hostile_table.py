@@ -53,7 +53,8 @@ Made by `python tests/hostile/hostile_table.py > docs/hostile.md`; the tests run
 
 def row(case: Hostile, ran: Ran) -> str:
     told = ran.err if ran.status == 2 else ran.out
-    message = " ".join(told.split())
+    told = told[max(told.find(f"vmoe {case.command[0]}:"), 0) :]  # what torch warns of comes before
+    message = " ".join(told.replace(str(Path.cwd()), ".").split())
     message = message if len(message) <= LONGEST else f"{message[:LONGEST]} …"
     peak = "" if ran.peak is None else f"{ran.peak:,.0f}"
     command = " ".join(["vmoe", *case.command])
