@@ -5,6 +5,7 @@ The same contract and the same orders as the FFCV loader; crops are drawn by tim
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -65,6 +66,7 @@ class FolderLoader(OrderedLoader):
             pin_memory=torch.cuda.is_available(),
             timeout=data.timeout,
             persistent_workers=training,
+            worker_init_fn=leave_group if workers else None,
         )
 
     def epoch(self, number: int, first: int = 0) -> Batches:
@@ -87,6 +89,13 @@ class FolderLoader(OrderedLoader):
             del batches  # and with it its workers
         if failure is not None:
             raise failure  # not earlier: its traceback would keep the iterator
+
+
+def leave_group(worker: int) -> None:
+    """Let a worker process have a group of its own: a terminal and a launcher signal whole groups, and the process that
+    has the workers decides what to do with them.
+    """
+    os.setpgid(0, 0)
 
 
 class _Reading(Sampler[Request]):

@@ -56,10 +56,10 @@ def in_step(
         except Exception as met:  # whatever it is, the other processes must not wait for this one
             error = met
         verdict = agree(processes, interrupt=0 if interrupts is None else interrupts.received, error=error)
+        if verdict.interrupt is not None:  # which may be why reading failed
+            raise Interrupted(verdict.interrupt)
         if verdict.failed:
             raise failure_of_all(processes, error)
-        if verdict.interrupt is not None:
-            raise Interrupted(verdict.interrupt)
         yield batch
 
 

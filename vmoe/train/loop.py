@@ -136,10 +136,10 @@ def steps_until(
 
 def stop_if_needed(verdict: Verdict, parts: Parts, ahead: Ahead) -> None:
     """Raise `StoppedBetweenSteps` where a process got a signal, or failed to read."""
+    if verdict.interrupt is not None:  # which may be why reading failed
+        raise StoppedBetweenSteps(Interrupted(verdict.interrupt))
     if verdict.failed:
         raise StoppedBetweenSteps(failure_of_all(parts.processes, ahead.error))
-    if verdict.interrupt is not None:
-        raise StoppedBetweenSteps(Interrupted(verdict.interrupt))
 
 
 def evaluate_and_compare(state: TrainState, parts: Parts, meter: Meter) -> Evaluation:
