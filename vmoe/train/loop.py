@@ -41,14 +41,7 @@ def fit(state: TrainState, parts: Parts) -> Evaluation:
     `FloatingPointError` where too many steps in a row had no finite loss and gradient, or too many losses were spikes.
     """
     network = parts.layout.network(state.model)
-    meter = Meter(parts, state.model)
-    if state.line is not None:
-        try:
-            meter.load_state_dict(state.line)
-        except Exception as error:  # whatever somebody put there
-            raise ValueError(
-                f"cannot go on with the run in {parts.folder.path}: training.line of its checkpoint is not one"
-            ) from error
+    meter = meter_of(state, parts)
     evaluation: Evaluation | None = None
     saved = state.step
     while True:
@@ -66,13 +59,24 @@ def fit(state: TrainState, parts: Parts) -> Evaluation:
             raise stopped.cause from None
         except LossSpike as spike:
             go_back(state, parts, spike)
-            meter = Meter(parts, state.model)
-            if state.line is not None:
-                meter.load_state_dict(state.line)
+            meter = meter_of(state, parts)
             saved = state.step
             continue
         save(state, parts, meter)  # before the evaluation, which may not live to see its end
         saved = state.step
+
+
+def meter_of(state: TrainState, parts: Parts) -> Meter:
+    """A meter that goes on with the line of the log which the state's checkpoint had begun. Raises `ValueError`."""
+    meter = Meter(parts, state.model)
+    if state.line is not None:
+        try:
+            meter.load_state_dict(state.line)
+        except Exception as error:  # whatever somebody put there
+            raise ValueError(
+                f"cannot go on with the run in {parts.folder.path}: training.line of its checkpoint is not one"
+            ) from error
+    return meter
 
 
 def train_until(stop: int, state: TrainState, parts: Parts, network: nn.Module, meter: Meter) -> None:
