@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -185,13 +186,13 @@ class Meter:
         """What the next line has of steps so far; every process asks. A run that goes on writes the line that it would
         have written, but for its times.
         """
-        line, loads = self.line, {}
+        line, loads = self.line, deepcopy(self.loads)
         numbers = [*line.losses.tolist(), float(line.norms), line.batches, line.steps]
-        if self.loads is not None:
-            for name, counts in self.loads.layers.items():
-                tensors = counts.tensors().items()
-                loads[name] = {key: sum_over_processes(tensor.clone()) for key, tensor in tensors}
-        return {"of_each": self._of_each(numbers), "left_out": line.left_out, "loads": loads}
+        served = {}
+        if loads is not None:
+            loads.all_reduce()
+            served = {name: counts.tensors() for name, counts in loads.layers.items()}
+        return {"of_each": self._of_each(numbers), "left_out": line.left_out, "loads": served}
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Go on with such a line: each process with what it had, or, where they are others, the first with all."""
