@@ -14,6 +14,7 @@ import torch.distributed as dist
 from vmoe.moe.collective import is_distributed
 
 from .heap import keep_freed_memory
+from .warn import first_line
 
 TIMEOUT = 1800.0  # seconds
 
@@ -67,7 +68,7 @@ def start_processes(device: str, *, timeout: float = TIMEOUT) -> Iterator[Proces
         if not is_of_an_exchange(error):
             raise
         raise OtherProcessError(
-            f"another process of this run is gone, or did not answer for {timeout:g} s: {brief(error)}"
+            f"another process of this run is gone, or did not answer for {timeout:g} s: {first_line(error)}"
         ) from error
     finally:
         dist.destroy_process_group()
@@ -76,11 +77,6 @@ def start_processes(device: str, *, timeout: float = TIMEOUT) -> Iterator[Proces
 def is_of_an_exchange(error: RuntimeError) -> bool:
     """Whether an exchange between processes failed; gloo has no class of its own for that."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
-
-
-def brief(error: Exception) -> str:
-    """The first line of a message from torch, or the error's name where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def barrier() -> None:

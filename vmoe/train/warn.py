@@ -1,8 +1,13 @@
-"""Lines that nobody overlooks."""
+"""Lines for people: warnings that nobody overlooks, and what an error comes to."""
 
 from __future__ import annotations
 
 import sys
+
+
+def first_line(error: Exception) -> str:
+    """Of a message, or the error's name where it has none: what libraries tell in many lines."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def tell(line: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from vmoe.train.warn import first_line
+
 from .card import CARD
 
 
@@ -40,6 +42,6 @@ def push(
             api.upload_file(path_or_fileobj=folder / CARD, path_in_repo=CARD, repo_id=name, commit_message="Add card")
         backbone.push_folder(model, folder, about, name, private=private)
     except Exception as error:  # of whatever client is beneath
-        said = next(iter(str(error).splitlines()), type(error).__name__)
+        said = first_line(error)
         raise OSError(f"--push {name}: {said}. {folder} is written; `hf auth login` gives access") from error
     return address

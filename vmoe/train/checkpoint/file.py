@@ -12,6 +12,7 @@ import torch
 
 from vmoe.files import replacing
 
+from ..warn import first_line
 from .archive import check_archive
 from .contents import ADDED, FORMAT, KEYS, digest_of, plain
 from .limits import check_contents
@@ -127,4 +128,4 @@ def check_digest(name: str | Path, contents: Mapping[str, Any], *, sharing: bool
 
 def _brief(error: Exception) -> str:
     """The first sentence of torch's message, or the error's name where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0]
+    return first_line(error).split(". ")[0]
